@@ -1,0 +1,66 @@
+"""The composition: which real parts make the Serve application. All else takes its collaborators as arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.serve import Application
+
+from engines.base import Engine
+from engines.onnx_run import OnnxEngine
+from serve_app.config import load_plan, model_path
+from serve_app.engine_replica import EngineReplica
+from serve_app.frame_log import FrameLog
+from serve_app.plan import Bucket, Plan
+from serve_app.router import Router
+
+# Above our own two credits a replica, so that Serve never queues (its queue polls); reports pass beside batches.
+ENGINE_MAX_ONGOING = 8
+# Frames that may be with the router beyond those that wait: running, and on their way to a rejection.
+ROUTER_SPARE_CALLS = 2000
+# A replica finishes its running and its staged batch; both end within seconds on any device.
+GRACEFUL_SHUTDOWN_S = 5.0
+
+
+class AppArgs(BaseModel):
+    """The arguments of the application in a Serve config file (`applications[].args`)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    plan: str
+    """Path of the plan's YAML file."""
+
+
+def build(args: AppArgs) -> Application:
+    """Build the application of a plan file; what `serve.yaml` names as `import_path`."""
+    return application(load_plan(Path(args.plan)))
+
+
+def application(plan: Plan) -> Application:
+    """Wire the router and one deployment for each pool of the plan."""
+    pools = {
+        pool.name: serve.deployment(
+            name=f"engine-{pool.name}",
+            num_replicas=pool.num_replicas,
+            ray_actor_options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus},
+            max_ongoing_requests=ENGINE_MAX_ONGOING,
+            graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
+        )(EngineReplica).bind(plan, pool.name, make_engine)
+        for pool in plan.pools
+    }
+    router = serve.deployment(
+        name="router",
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=plan.limits.max_waiting_frames + ROUTER_SPARE_CALLS,
+        graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
+    )(Router)
+    return router.bind(plan, pools, FrameLog(Path(plan.frame_log)) if plan.frame_log else None)
+
+
+def make_engine(bucket: Bucket, plan: Plan) -> Engine:
+    """The engine of one bucket: ONNX Runtime on the CPU."""
+    pool = next(pool for pool in plan.pools if pool.name == bucket.pool)
+    return OnnxEngine(model_path(plan.models[bucket.model]), num_threads=pool.num_threads, limits=plan.detection)

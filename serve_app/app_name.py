@@ -1,0 +1,3 @@
+"""The name under which the application is deployed and found."""
+
+APP_NAME = "framelane"

@@ -1,0 +1,176 @@
+"""The client library: frames in as numpy arrays, detections out.
+
+One client a process; its methods may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from engines.errors import FrameArrayError
+from engines.frame_array import check_frame
+from engines.letterbox import Image
+from serve_app.app_name import APP_NAME
+from serve_app.errors import InvalidFrameError, ServiceUnavailableError
+from serve_app.frames import FrameMeta, priority_named
+from serve_app.plan import Plan
+from serve_app.ray_session import connect_ray
+from serve_app.results import FrameResult, ServiceStatus
+
+# Beyond a frame's own deadline: a batch that began in time may end after it.
+ANSWER_GRACE_S = 60.0
+CONTROL_TIMEOUT_S = 30.0
+
+
+class Client:
+    """A connection to a running service.
+
+    Pixels go into Ray's object store on this machine; calls carry metadata and refs only. The store's copy lives as
+    long as the call: when this process dies, its frames die with it.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], plan: Plan) -> None:
+        """Take a handle to the router and the plan it serves; use `connect` to get both."""
+        self._handle = handle
+        self._plan = plan
+
+    @classmethod
+    def connect(cls, address: str | None = None) -> Client:
+        """Connect to a running service.
+
+        Args:
+            address: of a Ray cluster, such as `10.0.0.5:6379`; None: this process's own Ray if it has one, else the
+                service that `framelane up` started here, else the Ray cluster of this machine.
+
+        Raises:
+            ServiceUnavailableError: there is none; the message says how to start one.
+        """
+        connect_ray(address)
+        try:
+            handle = serve.get_app_handle(APP_NAME)
+            plan = handle.plan.remote().result(timeout_s=CONTROL_TIMEOUT_S)
+        except (RayServeException, RayError, TimeoutError) as err:
+            raise ServiceUnavailableError(
+                f"service: Ray runs at {address or 'this machine'}, but no application {APP_NAME!r} answers on it "
+                f"({type(err).__name__}); deploy one with: framelane up"
+            ) from err
+        return cls(handle, plan)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the service had when this client connected."""
+        return self._plan
+
+    def detect(
+        self, image_hwc: Image, *, camera: str = "camera", priority: str = "normal", slo_s: float | None = None
+    ) -> FrameResult:
+        """Detect on one frame and wait for the answer.
+
+        Args:
+            image_hwc: uint8 `(height, width, 3)` BGR; any strides. It may be changed as soon as the call returns.
+            camera: who took it; the plan may have rules for its name.
+            priority: `critical` or `normal`.
+            slo_s: seconds from now until it must be finished; None: the plan's default for the priority.
+
+        Returns:
+            Boxes in px of the frame, with times and who served it.
+
+        Raises:
+            InvalidFrameError: the array, the camera, the priority or the deadline.
+            FrameRejectedError: no room; see `retry_after_s`.
+            FrameExpiredError: the deadline passed while it waited.
+            FrameFailedError: the replica could not answer it.
+            ServiceUnavailableError: the service went away.
+        """
+        return self._call([image_hwc], camera, priority, slo_s)[0].unless_failed()
+
+    def detect_many(
+        self,
+        images_hwc: Sequence[Image],
+        *,
+        camera: str = "camera",
+        priority: str = "normal",
+        slo_s: float | None = None,
+    ) -> list[FrameResult]:
+        """Detect on several frames, of any sizes, in one call; arguments as for `detect`.
+
+        Returns:
+            One result a frame, in their order; look at each one's `outcome` and `error`. Frames do not harm each other.
+
+        Raises:
+            InvalidFrameError: an array is no frame (its index is named); then nothing was sent.
+            ServiceUnavailableError: the service went away.
+        """
+        return self._call(images_hwc, camera, priority, slo_s)
+
+    async def detect_async(
+        self, image_hwc: Image, *, camera: str = "camera", priority: str = "normal", slo_s: float | None = None
+    ) -> FrameResult:
+        """Like `detect`, inside an event loop; cancelling the task cancels the frame while it waits."""
+        images = self._checked([image_hwc], priority)
+        metas = [self._meta(image, camera, priority, slo_s) for image in images]
+        ref = await asyncio.to_thread(ray.put, images[0])
+        response = self._handle.submit.remote(metas[0], [ref])
+        try:
+            result: FrameResult = await response
+        except asyncio.CancelledError:
+            response.cancel()  # type: ignore[no-untyped-call]
+            raise
+        except RayError as err:
+            raise _gone(err) from err
+        return result.unless_failed()
+
+    def status(self) -> ServiceStatus:
+        """The service at a glance. Raises `ServiceUnavailableError`."""
+        try:
+            status: ServiceStatus = self._handle.status.remote().result(timeout_s=CONTROL_TIMEOUT_S)
+        except (RayError, RayServeException, TimeoutError) as err:
+            raise _gone(err) from err
+        return status
+
+    def _call(self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None) -> list[FrameResult]:
+        images = self._checked(images_hwc, priority)
+        metas = [self._meta(image, camera, priority, slo_s) for image in images]
+        if not metas:
+            return []
+        response = self._handle.submit_many.remote(metas, [ray.put(image) for image in images])
+        longest_s = max(self._plan.slo_s.values()) if slo_s is None else slo_s
+        try:
+            results: list[FrameResult] = response.result(timeout_s=longest_s + ANSWER_GRACE_S)
+        except (TimeoutError, concurrent.futures.TimeoutError, KeyboardInterrupt):
+            response.cancel()  # type: ignore[no-untyped-call]
+            raise
+        except RayError as err:
+            raise _gone(err) from err
+        return results
+
+    def _checked(self, images_hwc: Sequence[Image], priority: str) -> list[Image]:
+        """Check every array before any is sent."""
+        priority_named(priority)
+        checked = []
+        for index, image_hwc in enumerate(images_hwc):
+            try:
+                checked.append(check_frame(image_hwc, max_frame_px=self._plan.limits.max_frame_px))
+            except FrameArrayError as err:
+                where = f"images_hwc[{index}]: " if len(images_hwc) > 1 else ""
+                raise InvalidFrameError(f"{where}{err}") from err
+        return checked
+
+    @staticmethod
+    def _meta(image_hwc: Image, camera: str, priority: str, slo_s: float | None) -> FrameMeta:
+        return FrameMeta(uuid.uuid4().hex, camera, (image_hwc.shape[0], image_hwc.shape[1]), priority, slo_s)
+
+
+def _gone(err: Any) -> ServiceUnavailableError:
+    reason = f"{type(err).__name__}: {(str(err).splitlines() or [''])[0][:200]}"
+    return ServiceUnavailableError(f"service: the call did not come back ({reason}); look at: framelane status")

@@ -1,0 +1,215 @@
+"""The only reader of files and environment: the plan's YAML, bundled models, and where a service keeps its state."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engines.boxes import DetectionLimits
+from engines.frame_array import MAX_FRAME_PX
+from engines.spec import CanvasShape
+from serve_app.errors import InvalidPlanError
+from serve_app.frames import Priority
+from serve_app.plan import (
+    DEFAULT_CRITICAL_SLO_S,
+    DEFAULT_MAX_WAITING_BYTES,
+    DEFAULT_MAX_WAITING_FRAMES,
+    DEFAULT_NORMAL_SLO_S,
+    Bucket,
+    CameraRule,
+    Limits,
+    Plan,
+    Pool,
+)
+
+# Models that travel with the package are named like this in a plan.
+BUNDLED_PREFIX = "bundled:"
+DEFAULT_MODEL = "bundled:inspection-full"
+
+_ULTRALYTICS = DetectionLimits()
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+PositiveInt = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    """A part of the plan file; keys that it does not know are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _PoolSection(_Section):
+    replicas: PositiveInt = 1
+    cpus: Annotated[float, Field(ge=0)] = 1.0
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class _BucketSection(_Section):
+    model: Name | None = None
+    pool: Name | None = None
+    canvases: Annotated[list[tuple[PositiveInt, PositiveInt]], Field(min_length=1)]
+    batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+
+
+class _CameraSection(_Section):
+    model: Name | None = None
+
+
+class _SloSection(_Section):
+    critical: Seconds = DEFAULT_CRITICAL_SLO_S
+    normal: Seconds = DEFAULT_NORMAL_SLO_S
+
+
+class _LimitsSection(_Section):
+    max_waiting_frames: PositiveInt = DEFAULT_MAX_WAITING_FRAMES
+    max_waiting_bytes: PositiveInt = DEFAULT_MAX_WAITING_BYTES
+    max_frame_px: PositiveInt = MAX_FRAME_PX
+
+
+class _DetectionSection(_Section):
+    min_score: Annotated[float, Field(ge=0, le=1)] = _ULTRALYTICS.min_score
+    max_iou: Annotated[float, Field(ge=0, le=1)] = _ULTRALYTICS.max_iou
+    max_boxes: PositiveInt = _ULTRALYTICS.max_boxes
+
+
+class PlanFile(_Section):
+    """The plan as people write it; see `docs/plan.md` for what each key means."""
+
+    models: Annotated[dict[Name, str], Field(min_length=1)]
+    pools: dict[Name, _PoolSection] = {"cpu": _PoolSection()}
+    buckets: Annotated[dict[Name, _BucketSection], Field(min_length=1)]
+    cameras: dict[str, _CameraSection] = {}
+    slo_s: _SloSection = _SloSection()
+    limits: _LimitsSection = _LimitsSection()
+    detection: _DetectionSection = _DetectionSection()
+    frame_log: str | None = None
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan; paths in it are relative to its folder.
+
+    Raises:
+        InvalidPlanError: missing, not YAML, an unknown key, a wrong value; names the key and the nearest right one.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise InvalidPlanError(
+            f"plan {path}: {(err.strerror or str(err)).lower()}; give the path of a plan YAML"
+        ) from err
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise InvalidPlanError(f"plan {path}: is no YAML ({' '.join(str(err).split())[:200]})") from err
+    if not isinstance(content, dict):
+        raise InvalidPlanError(f"plan {path}: got {type(content).__name__}, allowed is a mapping; see docs/plan.md")
+    try:
+        return plan_from(content, path.parent)
+    except InvalidPlanError as err:
+        raise InvalidPlanError(f"plan {path}: {err}") from err
+
+
+def plan_from(content: dict[str, Any], folder: Path) -> Plan:
+    """A plan from the content of its file; `folder` is what its paths are relative to. Raises `InvalidPlanError`."""
+    try:
+        file = PlanFile.model_validate(content)
+    except ValidationError as err:
+        raise InvalidPlanError(_explain(err)) from err
+    first_pool, first_model = next(iter(file.pools), ""), next(iter(file.models))
+    return Plan(
+        models={name: _absolute(model, folder) for name, model in file.models.items()},
+        pools=tuple(Pool(n, p.replicas, p.cpus, p.gpus, p.threads) for n, p in file.pools.items()),
+        buckets=tuple(
+            Bucket(
+                name,
+                b.model or first_model,
+                b.pool or first_pool,
+                tuple(CanvasShape(*canvas) for canvas in b.canvases),
+                tuple(b.batches),
+            )
+            for name, b in file.buckets.items()
+        ),
+        cameras=tuple(CameraRule(pattern, rule.model) for pattern, rule in file.cameras.items()),
+        slo_s={Priority.CRITICAL: file.slo_s.critical, Priority.NORMAL: file.slo_s.normal},
+        limits=Limits(**file.limits.model_dump()),
+        detection=DetectionLimits(**file.detection.model_dump()),
+        frame_log=str((folder / file.frame_log).resolve()) if file.frame_log else None,
+    )
+
+
+def model_path(source: str) -> Path:
+    """The file of a model: a path, or `bundled:NAME` for one that travels with the package.
+
+    Raises:
+        InvalidPlanError: no bundled model of that name.
+    """
+    if not source.startswith(BUNDLED_PREFIX):
+        return Path(source)
+    folder = Path(str(resources.files("framelane_inspection"))) / "models"
+    path = folder / f"{source.removeprefix(BUNDLED_PREFIX)}.onnx"
+    if not path.is_file():
+        names = ", ".join(f"{BUNDLED_PREFIX}{found.stem}" for found in sorted(folder.glob("*.onnx")))
+        raise InvalidPlanError(f"model: got {source!r}, allowed are a path or the bundled models: {names}")
+    return path
+
+
+def bundled_plan(name: str) -> Path:
+    """The path of a plan that travels with the package."""
+    return Path(str(resources.files("serve_app"))) / "plans" / f"{name}.yaml"
+
+
+def state_folder() -> Path:
+    """Where `framelane up` notes its service, for other commands of the same user to find it."""
+    own = os.environ.get("FRAMELANE_STATE_DIR")
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(own) if own else Path(base) / "framelane"
+
+
+def prepare_ray_environment() -> None:
+    """Set what Ray reads from the environment of the process that starts it; call before `ray.init`."""
+    # Refs must travel nested in arguments; smuggled any other way they would pin frames for ever. Make that an error.
+    os.environ.setdefault("RAY_allow_out_of_band_object_ref_serialization", "0")
+    # Nothing about a factory leaves it unasked.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def _absolute(model: str, folder: Path) -> str:
+    return model if model.startswith(BUNDLED_PREFIX) else str((folder / Path(model).expanduser()).resolve())
+
+
+def _explain(err: ValidationError) -> str:
+    """All problems of a plan in one message, each with its place, what was got and what is allowed."""
+    problems = []
+    for problem in err.errors():
+        place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+        if problem["type"] == "extra_forbidden":
+            *parents, key = (str(part) for part in problem["loc"])
+            known = _known_keys(parents)
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            cure = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
+            problems.append(f"{place}: unknown key; {cure}")
+        elif problem["type"] == "missing":
+            problems.append(f"{place}: is missing")
+        else:
+            problems.append(f"{place}: got {problem['input']!r:.80}, {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return "; ".join(problems)
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    """The keys that are allowed below this place of a plan."""
+    sections: dict[str, type[_Section]] = {
+        "pools": _PoolSection,
+        "buckets": _BucketSection,
+        "cameras": _CameraSection,
+        "slo_s": _SloSection,
+        "limits": _LimitsSection,
+        "detection": _DetectionSection,
+    }
+    section = sections.get(parents[0], PlanFile) if parents else PlanFile
+    return list(section.model_fields)

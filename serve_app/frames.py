@@ -1,0 +1,99 @@
+"""Frames as the router sees them: metadata only, the pixels stay in the object store."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from engines.errors import FrameArrayError
+from engines.frame_array import check_size
+from engines.spec import CanvasShape
+from serve_app.errors import InvalidFrameError
+
+
+class Priority(Enum):
+    """Which frames go first. Critical frames pass every normal one."""
+
+    CRITICAL = "critical"
+    NORMAL = "normal"
+
+    @property
+    def rank(self) -> int:
+        """0 goes first."""
+        return 0 if self is Priority.CRITICAL else 1
+
+
+def priority_named(name: object) -> Priority:
+    """The priority of this name; raises `InvalidFrameError` for any other value."""
+    try:
+        return Priority(name)
+    except ValueError as err:
+        allowed = ", ".join(repr(priority.value) for priority in Priority)
+        raise InvalidFrameError(f"priority: got {name!r}, allowed are {allowed}") from err
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMeta:
+    """What a client says of one frame; travels with every call.
+
+    Attributes:
+        frame_id: unique for this frame; names it in logs and records.
+        camera: who took it.
+        size_hw: (height, width) in px.
+        priority: `critical` or `normal`; checked by the router, so that every caller gets the same error.
+        slo_s: seconds from now until it must be finished; None: the plan's default for its priority. Remaining seconds
+            travel, never a clock reading: clocks of two machines have nothing in common.
+    """
+
+    frame_id: str
+    camera: str
+    size_hw: tuple[int, int]
+    priority: str = Priority.NORMAL.value
+    slo_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame that the router has checked and given a canvas.
+
+    Attributes:
+        frame_id, camera, size_hw: as in `FrameMeta`.
+        priority: the parsed priority.
+        arrived_s, deadline_s: on the router's monotonic clock.
+        bucket: name of the size bucket that serves it.
+        canvas: the canvas it will be placed on.
+        num_bytes: what its pixels hold in the object store.
+    """
+
+    frame_id: str
+    camera: str
+    size_hw: tuple[int, int]
+    priority: Priority
+    arrived_s: float
+    deadline_s: float
+    bucket: str
+    canvas: CanvasShape
+    num_bytes: int
+
+
+def check_meta(meta: FrameMeta, *, max_frame_px: int) -> Priority:
+    """Check what a client said of a frame and return its priority.
+
+    Raises:
+        InvalidFrameError: size, priority, deadline or camera name.
+    """
+    priority = priority_named(meta.priority)
+    if not isinstance(meta.camera, str) or not meta.camera:
+        raise InvalidFrameError(f"camera: got {meta.camera!r}, allowed is a non-empty name such as 'gate-1'")
+    slo_s = meta.slo_s
+    if slo_s is not None and not (isinstance(slo_s, (int, float)) and math.isfinite(slo_s) and slo_s > 0):
+        raise InvalidFrameError(
+            f"slo_s: got {slo_s!r}, allowed is a number of seconds above 0, counted from now; "
+            "a deadline in the past cannot be met: drop the frame, or leave slo_s out for the plan's default"
+        )
+    try:
+        check_size(meta.size_hw, max_frame_px=max_frame_px)
+    except (FrameArrayError, ValueError, TypeError) as err:
+        raise InvalidFrameError(str(err)) from err
+    return priority

@@ -1,0 +1,121 @@
+"""Starting and finding Ray: a local one for this process, or the one that serves already."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.app_name import APP_NAME
+from serve_app.config import prepare_ray_environment, state_folder
+from serve_app.errors import ServiceUnavailableError
+
+SERVICE_FILE = "service.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceNote:
+    """What `framelane up` notes of the service it hosts.
+
+    Attributes:
+        pid: the hosting process.
+        pid_started_ticks: when that process began, in the kernel's ticks since boot: tells it from a later process that
+            got the same id.
+        address: of its Ray cluster.
+        plan: the plan's path.
+    """
+
+    pid: int
+    pid_started_ticks: int
+    address: str
+    plan: str
+
+
+def start_ray(num_cpus: int | None = None) -> str:
+    """Start a Ray of our own on this machine, without dashboard; returns its address."""
+    prepare_ray_environment()
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=True,
+        logging_level=logging.ERROR,
+    )
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def connect_ray(address: str | None = None) -> None:
+    """Connect this process to a running Ray, unless it is connected already.
+
+    Raises:
+        ServiceUnavailableError: none can be reached.
+    """
+    if ray.is_initialized():
+        return
+    prepare_ray_environment()
+    note = read_note()
+    target = address or (note.address if note else "auto")
+    try:
+        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as err:
+        raise ServiceUnavailableError(
+            f"service: no Ray can be reached at {'this machine' if target == 'auto' else target} "
+            f"({str(err).splitlines()[0][:150]}); start a service with: framelane up"
+        ) from err
+
+
+@contextmanager
+def deployed(application: serve.Application) -> Iterator[DeploymentHandle[Any]]:
+    """Deploy an application on the connected Ray, wait until every replica is warm, and delete it at the end."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    # No HTTP in front: callers use Python handles.
+    serve.start(proxy_location="Disabled")
+    handle = serve.run(application, name=APP_NAME, route_prefix=None)
+    try:
+        yield handle
+    finally:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def write_note(address: str, plan: str) -> None:
+    """Note that this process hosts a service."""
+    note = ServiceNote(os.getpid(), _started_ticks(os.getpid()) or 0, address, plan)
+    folder = state_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{SERVICE_FILE}.{os.getpid()}"
+    unfinished.write_text(json.dumps(asdict(note)))
+    unfinished.replace(folder / SERVICE_FILE)
+
+
+def read_note() -> ServiceNote | None:
+    """The service that `framelane up` hosts for this user, if its process still runs."""
+    path = state_folder() / SERVICE_FILE
+    try:
+        note = ServiceNote(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return note if _started_ticks(note.pid) == note.pid_started_ticks else None
+
+
+def remove_note() -> None:
+    """Forget the noted service."""
+    (state_folder() / SERVICE_FILE).unlink(missing_ok=True)
+
+
+def _started_ticks(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat (proc(5)); None if there is no such process or it has exited."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
