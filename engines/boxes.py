@@ -69,8 +69,9 @@ def _decode_raw(frame: Output, limits: DetectionLimits) -> Detections:
     candidates, class_ids, scores = candidates[:, order], class_ids[order], scores[order]
     centres, sizes = candidates[:2].T, candidates[2:4].T
     corners = centres - sizes / 2
-    # OpenCV takes the boxes as (x_min, y_min, width, height) in float64 and compares within one class only.
-    boxes_xywh: Any = np.hstack([corners, sizes]).astype(np.float64)
+    # OpenCV takes the boxes as (x_min, y_min, width, height) in float64. It keeps the classes apart by moving each past
+    # the largest coordinate of all, which fails left of or above 0: so all boxes are moved there first.
+    boxes_xywh: Any = np.hstack([corners - corners.min(), sizes]).astype(np.float64)
     kept = np.asarray(
         cv2.dnn.NMSBoxesBatched(boxes_xywh, scores, class_ids.astype(np.int32), limits.min_score, limits.max_iou),
         np.int64,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -41,14 +44,15 @@ def export_to_onnx(weights: Path, onnx_path: Path, *, end_to_end: bool = True) -
     if weights.suffix not in (".yaml", ".yml") and not weights.is_file():
         raise ModelFileError(f"weights {weights}: no such file; give the path of a .pt trained with ultralytics")
     try:
-        detector = YOLO(str(weights))
+        with _quiet_ultralytics():
+            detector = YOLO(str(weights))
         task = detector.task
     except Exception as err:  # ultralytics and torch raise whatever the file provokes
         reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:200]
         raise ModelFileError(f"weights {weights}: got a file that ultralytics cannot load ({reason})") from err
     if task != "detect":
         raise UnsupportedModelError(f"weights {weights}: got task {task!r}, allowed is 'detect'")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet_ultralytics():
         model = _export(detector, Path(folder), end_to_end)
     info = read_info(model, weights.name)
     model = to_uint8_nhwc(model)
@@ -60,12 +64,26 @@ def export_to_onnx(weights: Path, onnx_path: Path, *, end_to_end: bool = True) -
     return info
 
 
+@contextmanager
+def _quiet_ultralytics() -> Iterator[None]:
+    """Let only errors through: ultralytics reports its progress in a dozen lines, in colour, on stdout."""
+    from ultralytics.utils import LOGGER
+
+    level = LOGGER.level
+    LOGGER.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+
+
 def _export(detector: object, folder: Path, end_to_end: bool) -> onnx.ModelProto:
     """Run ultralytics' exporter in `folder`, where it leaves its files beside the weights it is told of."""
     torch_model = detector.model  # type: ignore[attr-defined]
     detector.ckpt_path = str(folder / "model.pt")  # type: ignore[attr-defined]
     torch_model.pt_path = torch_model.yaml_file = str(folder / "model.pt")
-    has_end_to_end = bool(getattr(torch_model, "end2end", False))
+    # `end2end` of the model itself says which of its heads predicts now, and that is the raw one even where both exist.
+    has_end_to_end = getattr(torch_model.model[-1], "one2one_cv2", None) is not None
     # nms=False keeps the end-to-end head of models that have one; None, the default, exports the raw head.
     nms = False if end_to_end and has_end_to_end else None
     written = detector.export(  # type: ignore[attr-defined]

@@ -43,7 +43,10 @@ class FakeEngine:
         num_frames, height, width, _ = batch_nhwc.shape
         shape = next((s for s in self._warm if s.batch == num_frames and s.canvas == (height, width)), None)
         if shape is None:
-            raise ShapeNotWarmError(f"batch: got shape {batch_nhwc.shape}, allowed are {sorted(self._warm)}")
+            warm = ", ".join(f"{s.batch} x {s.canvas}" for s in sorted(self._warm)) or "none yet"
+            raise ShapeNotWarmError(
+                f"batch: got shape {batch_nhwc.shape}, allowed are the warmed ones: {warm}; add the canvas to the plan"
+            )
         self.infer_calls.append(shape)
         run_s = self._latency_s.get(shape, 0.0)
         self._sleep(run_s)

@@ -32,13 +32,17 @@ def check_frame(image: object, *, max_frame_px: int = MAX_FRAME_PX) -> Image:
     if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
         raise FrameArrayError(f"frame: got grey {shape}, {_ALLOWED}; use cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)")
     if image.ndim != 3:
-        cure = "; pass the frames of a batch one by one, or to detect_many" if image.ndim == 4 else ""
-        raise FrameArrayError(f"frame: got {image.ndim} axes (shape {shape}), {_ALLOWED}{cure}")
+        cure = "pass the frames of a batch one by one, or to detect_many"
+        if image.ndim < 3:
+            cure = "decode the bytes of an image file with cv2.imdecode(data, cv2.IMREAD_COLOR)"
+        raise FrameArrayError(f"frame: got {image.ndim} axes (shape {shape}), {_ALLOWED}; {cure}")
     if image.shape[2] == 4:
         raise FrameArrayError(f"frame: got alpha, {shape}, {_ALLOWED}; use cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)")
     if image.shape[2] != 3:
-        cure = "; transpose (3, H, W) with image.transpose(1, 2, 0)" if image.shape[0] == 3 else ""
-        raise FrameArrayError(f"frame: got {image.shape[2]} channels (shape {shape}), {_ALLOWED}{cure}")
+        cure = "transpose (3, H, W) with image.transpose(1, 2, 0)"
+        if image.shape[0] != 3:
+            cure = "pick blue, green and red with image[..., [b, g, r]]"
+        raise FrameArrayError(f"frame: got {image.shape[2]} channels (shape {shape}), {_ALLOWED}; {cure}")
     check_size(image.shape[:2], max_frame_px=max_frame_px)
     return np.ascontiguousarray(image)
 

@@ -69,7 +69,7 @@ def read_info(model: onnx.ModelProto, name: str) -> ModelInfo:
     dims = _input_dims(model, name, channels_last)
     output_dims = _probed_output_dims(model, channels_last)
     class_names = _class_names(metadata.get("names"), name)
-    head = _head_kind(output_dims, len(class_names) if class_names else None, metadata.get(HEAD_KEY), name)
+    head = _stated_head(metadata) or _head_kind(output_dims, len(class_names), name)
     if not class_names:
         num_classes = output_dims[1] - 4 if head is HeadKind.RAW else 0
         class_names = tuple(f"class {i}" for i in range(num_classes))
@@ -161,10 +161,16 @@ def _probed_output_dims(model: onnx.ModelProto, channels_last: bool) -> list[int
     return _dims(onnx.shape_inference.infer_shapes(probe, data_prop=True).graph.output[0])
 
 
-def _head_kind(dims: list[int], num_classes: int | None, stated: str | None, name: str) -> HeadKind:
-    """Which head an output of these dimensions (0: unknown) is."""
-    if stated is not None and stated in {kind.value for kind in HeadKind}:
+def _stated_head(metadata: dict[str, str]) -> HeadKind | None:
+    """What the exporter wrote of the head, if it did: shape inference does not see through an NMS-free head's TopK."""
+    stated = metadata.get(HEAD_KEY)
+    if stated in {kind.value for kind in HeadKind}:
         return HeadKind(stated)
+    return HeadKind.END_TO_END if metadata.get("end2end") == "True" else None
+
+
+def _head_kind(dims: list[int], num_classes: int, name: str) -> HeadKind:
+    """Which head an output of these dimensions (0: unknown) is; `num_classes` is 0 where the model names none."""
     if len(dims) == 3:
         if dims[1] == (4 + num_classes if num_classes else dims[1]) and dims[1] > 4 and dims[2] != 6:
             return HeadKind.RAW
@@ -183,7 +189,8 @@ def _class_names(text: str | None, name: str) -> tuple[str, ...]:
         return ()
     try:
         names = ast.literal_eval(text)
-        ordered = [names[i] for i in range(len(names))]
+        by_id = dict(enumerate(names)) if isinstance(names, (list, tuple)) else dict(names)
+        ordered = [by_id[i] for i in range(len(by_id))]
     except (ValueError, SyntaxError, KeyError, TypeError) as err:
         raise UnsupportedModelError(
             f"model {name}: got class names {text[:80]!r} in its metadata, allowed is a dict from 0, 1, 2… to names"
@@ -196,7 +203,7 @@ def _stride_px(text: str | None, name: str) -> int:
         return DEFAULT_STRIDE_PX
     try:
         stride_px = int(float(text))
-    except ValueError as err:
+    except (ValueError, OverflowError) as err:
         raise UnsupportedModelError(f"model {name}: got stride {text!r} in its metadata, allowed is a number") from err
     if stride_px < 1:
         raise UnsupportedModelError(f"model {name}: got stride {stride_px} in its metadata, allowed is 1 or more")

@@ -15,6 +15,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_SCAN = 0xDA
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_PNG_CHUNK_FRAME_BYTES = 12  # length, type and checksum around the data of a chunk
 
 
 def read_image(path: Path) -> Image:
@@ -54,7 +55,7 @@ def is_complete(data: bytes) -> bool:
         # Inside a scan 0xFF is always followed by 0x00 or a restart mark, so this marker can only be the real end.
         return scan is not None and data.find(_JPEG_END, scan) >= 0
     if data.startswith(_PNG_START):
-        return data.find(_PNG_END, len(_PNG_START)) >= 0
+        return _has_png_end(data)
     return True
 
 
@@ -72,3 +73,13 @@ def _jpeg_scan_start(data: bytes) -> int | None:
             return offset
         offset += 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
     return None
+
+
+def _has_png_end(data: bytes) -> bool:
+    """Whether the last chunk is there whole, walking the chunks before it (text and pixels may spell its name too)."""
+    offset = len(_PNG_START)
+    while offset + _PNG_CHUNK_FRAME_BYTES <= len(data):
+        if data[offset + 4 : offset + 8] == _PNG_END:
+            return True
+        offset += _PNG_CHUNK_FRAME_BYTES + int.from_bytes(data[offset : offset + 4], "big")
+    return False

@@ -30,7 +30,6 @@ class Placement:
         canvas: the canvas it is placed on.
         placed_hw: its (height, width) in px after scaling.
         left_px, top_px: where its top left corner lies on the canvas.
-        scale: canvas px for one source px, the same in both directions.
     """
 
     source_hw: tuple[int, int]
@@ -38,7 +37,6 @@ class Placement:
     placed_hw: tuple[int, int]
     left_px: int
     top_px: int
-    scale: float
 
     @property
     def padding_fraction(self) -> float:
@@ -53,7 +51,7 @@ def placement(source_hw: tuple[int, int], canvas: CanvasShape) -> Placement:
     placed_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
     # An odd rest goes to the bottom and the right, as in ultralytics.
     top_px, left_px = (canvas.height - placed_hw[0]) // 2, (canvas.width - placed_hw[1]) // 2
-    return Placement(source_hw, canvas, placed_hw, left_px, top_px, scale)
+    return Placement(source_hw, canvas, placed_hw, left_px, top_px)
 
 
 def place(image_hwc: Image, where: Placement, out_hwc: Image) -> None:
@@ -76,9 +74,10 @@ def place(image_hwc: Image, where: Placement, out_hwc: Image) -> None:
 
 def to_source(found: Detections, where: Placement) -> Detections:
     """Map boxes from canvas px to source px, clip them to the frame, and drop those that lay in the padding only."""
-    height, width = where.source_hw
+    (height, width), (placed_height, placed_width) = where.source_hw, where.placed_hw
     boxes_xyxy = found.boxes_xyxy - np.array([where.left_px, where.top_px] * 2, np.float32)
-    boxes_xyxy /= np.float32(where.scale)
+    # Each side was rounded to whole px on its own, so each has its own factor.
+    boxes_xyxy /= np.array([placed_width / width, placed_height / height] * 2, np.float32)
     boxes_xyxy = boxes_xyxy.clip(0, np.array([width, height] * 2, np.float32))
     inside = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
     return Detections(boxes_xyxy[inside], found.scores[inside], found.class_ids[inside])

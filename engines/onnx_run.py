@@ -103,8 +103,9 @@ class OnnxEngine:
             output = self._session.run(None, {INPUT_NAME: batch_nhwc})[0]
         except Exception as err:  # as above
             if "allocate memory" in str(err) or "bad_alloc" in str(err):
+                reason = str(err).splitlines()[0][:150]
                 raise EngineMemoryError(
-                    f"engine: got no memory for a batch of shape {batch_nhwc.shape} ({str(err).splitlines()[0][:150]}); "
+                    f"engine: got no memory for a batch of shape {batch_nhwc.shape} ({reason}); "
                     "use a smaller canvas or batch, or a machine with more memory"
                 ) from err
             raise

@@ -10,7 +10,7 @@ from ray.serve import Application
 
 from engines.base import Engine
 from engines.onnx_run import OnnxEngine
-from serve_app.config import load_plan, model_path
+from serve_app.config import load_plan, model_path, plan_path
 from serve_app.engine_replica import EngineReplica
 from serve_app.frame_log import FrameLog
 from serve_app.plan import Bucket, Plan
@@ -30,12 +30,12 @@ class AppArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     plan: str
-    """Path of the plan's YAML file."""
+    """Path of the plan's YAML file, or `bundled:NAME`."""
 
 
 def build(args: AppArgs) -> Application:
     """Build the application of a plan file; what `serve.yaml` names as `import_path`."""
-    return application(load_plan(Path(args.plan)))
+    return application(load_plan(plan_path(args.plan)))
 
 
 def application(plan: Plan) -> Application:

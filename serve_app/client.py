@@ -117,10 +117,21 @@ class Client:
         self, image_hwc: Image, *, camera: str = "camera", priority: str = "normal", slo_s: float | None = None
     ) -> FrameResult:
         """Like `detect`, inside an event loop; cancelling the task cancels the frame while it waits."""
-        images = self._checked([image_hwc], priority)
-        metas = [self._meta(image, camera, priority, slo_s) for image in images]
-        ref = await asyncio.to_thread(ray.put, images[0])
-        response = self._handle.submit.remote(metas[0], [ref])
+        return (await self.submit_async(image_hwc, camera=camera, priority=priority, slo_s=slo_s)).unless_failed()
+
+    async def submit_async(
+        self, image_hwc: Image, *, camera: str = "camera", priority: str = "normal", slo_s: float | None = None
+    ) -> FrameResult:
+        """Like `detect_async`, but a frame that did not finish is a result with its outcome, not an exception.
+
+        Raises:
+            InvalidFrameError: the array or the priority.
+            ServiceUnavailableError: the service went away.
+        """
+        image = self._checked([image_hwc], priority)[0]
+        meta = self._meta(image, camera, priority, slo_s)
+        ref = await asyncio.to_thread(ray.put, image)
+        response = self._handle.submit.remote(meta, [ref])
         try:
             result: FrameResult = await response
         except asyncio.CancelledError:
@@ -128,7 +139,7 @@ class Client:
             raise
         except RayError as err:
             raise _gone(err) from err
-        return result.unless_failed()
+        return result
 
     def status(self) -> ServiceStatus:
         """The service at a glance. Raises `ServiceUnavailableError`."""

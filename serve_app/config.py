@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from engines.boxes import DetectionLimits
 from engines.frame_array import MAX_FRAME_PX
@@ -34,9 +35,19 @@ DEFAULT_MODEL = "bundled:inspection-full"
 
 _ULTRALYTICS = DetectionLimits()
 
+
+def _no_switch(value: object) -> object:
+    """YAML reads `yes` and `on` as true, which pydantic would take for 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("switch", "Input should be a number")
+    return value
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-PositiveInt = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_no_switch)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_switch)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_switch)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_switch)]
 
 
 class _Section(BaseModel):
@@ -47,9 +58,9 @@ class _Section(BaseModel):
 
 class _PoolSection(_Section):
     replicas: PositiveInt = 1
-    cpus: Annotated[float, Field(ge=0)] = 1.0
-    gpus: Annotated[float, Field(ge=0)] = 0.0
-    threads: Annotated[int, Field(ge=0)] = 0
+    cpus: Amount = 1.0
+    gpus: Amount = 0.0
+    threads: Annotated[int, Field(ge=0), BeforeValidator(_no_switch)] = 0
 
 
 class _BucketSection(_Section):
@@ -75,8 +86,8 @@ class _LimitsSection(_Section):
 
 
 class _DetectionSection(_Section):
-    min_score: Annotated[float, Field(ge=0, le=1)] = _ULTRALYTICS.min_score
-    max_iou: Annotated[float, Field(ge=0, le=1)] = _ULTRALYTICS.max_iou
+    min_score: Fraction = _ULTRALYTICS.min_score
+    max_iou: Fraction = _ULTRALYTICS.max_iou
     max_boxes: PositiveInt = _ULTRALYTICS.max_boxes
 
 
@@ -93,6 +104,18 @@ class PlanFile(_Section):
     frame_log: str | None = None
 
 
+class _PlanLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, as YAML does; PyYAML would drop the first, a bucket say."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for index, key in enumerate(keys):
+            if any(key.value == earlier.value for earlier in keys[:index]):
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands there twice", problem_mark=key.start_mark)
+        return node
+
+
 def load_plan(path: Path) -> Plan:
     """Read a plan; paths in it are relative to its folder.
 
@@ -100,12 +123,12 @@ def load_plan(path: Path) -> Plan:
         InvalidPlanError: missing, not YAML, an unknown key, a wrong value; names the key and the nearest right one.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _PlanLoader)  # noqa: S506 (it is a SafeLoader)
     except OSError as err:
         raise InvalidPlanError(
             f"plan {path}: {(err.strerror or str(err)).lower()}; give the path of a plan YAML"
         ) from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
+    except (yaml.YAMLError, ValueError) as err:  # `ValueError`: not UTF-8, or a date that does not exist
         raise InvalidPlanError(f"plan {path}: is no YAML ({' '.join(str(err).split())[:200]})") from err
     if not isinstance(content, dict):
         raise InvalidPlanError(f"plan {path}: got {type(content).__name__}, allowed is a mapping; see docs/plan.md")
@@ -123,7 +146,10 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
         raise InvalidPlanError(_explain(err)) from err
     first_pool, first_model = next(iter(file.pools), ""), next(iter(file.models))
     return Plan(
-        models={name: _absolute(model, folder) for name, model in file.models.items()},
+        models={
+            name: model if model.startswith(BUNDLED_PREFIX) else _absolute(model, folder)
+            for name, model in file.models.items()
+        },
         pools=tuple(Pool(n, p.replicas, p.cpus, p.gpus, p.threads) for n, p in file.pools.items()),
         buckets=tuple(
             Bucket(
@@ -139,7 +165,7 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
         slo_s={Priority.CRITICAL: file.slo_s.critical, Priority.NORMAL: file.slo_s.normal},
         limits=Limits(**file.limits.model_dump()),
         detection=DetectionLimits(**file.detection.model_dump()),
-        frame_log=str((folder / file.frame_log).resolve()) if file.frame_log else None,
+        frame_log=_absolute(file.frame_log, folder) if file.frame_log else None,
     )
 
 
@@ -159,9 +185,11 @@ def model_path(source: str) -> Path:
     return path
 
 
-def bundled_plan(name: str) -> Path:
-    """The path of a plan that travels with the package."""
-    return Path(str(resources.files("serve_app"))) / "plans" / f"{name}.yaml"
+def plan_path(source: str) -> Path:
+    """The file of a plan: a path, or `bundled:NAME` for one that travels with the package."""
+    if not source.startswith(BUNDLED_PREFIX):
+        return Path(source)
+    return Path(str(resources.files("serve_app"))) / "plans" / f"{source.removeprefix(BUNDLED_PREFIX)}.yaml"
 
 
 def state_folder() -> Path:
@@ -179,8 +207,8 @@ def prepare_ray_environment() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def _absolute(model: str, folder: Path) -> str:
-    return model if model.startswith(BUNDLED_PREFIX) else str((folder / Path(model).expanduser()).resolve())
+def _absolute(path: str, folder: Path) -> str:
+    return str((folder / Path(path).expanduser()).resolve())
 
 
 def _explain(err: ValidationError) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Integral
 
 from engines.errors import FrameArrayError
 from engines.frame_array import check_size
@@ -81,19 +82,32 @@ def check_meta(meta: FrameMeta, *, max_frame_px: int) -> Priority:
     """Check what a client said of a frame and return its priority.
 
     Raises:
-        InvalidFrameError: size, priority, deadline or camera name.
+        InvalidFrameError: id, priority, camera name, deadline or size.
     """
+    if not isinstance(meta.frame_id, str) or not meta.frame_id:
+        raise InvalidFrameError(f"frame_id: got {meta.frame_id!r}, allowed is a non-empty text of the frame's own")
     priority = priority_named(meta.priority)
     if not isinstance(meta.camera, str) or not meta.camera:
         raise InvalidFrameError(f"camera: got {meta.camera!r}, allowed is a non-empty name such as 'gate-1'")
-    slo_s = meta.slo_s
-    if slo_s is not None and not (isinstance(slo_s, (int, float)) and math.isfinite(slo_s) and slo_s > 0):
+    if meta.slo_s is not None and not _is_duration(meta.slo_s):
         raise InvalidFrameError(
-            f"slo_s: got {slo_s!r}, allowed is a number of seconds above 0, counted from now; "
+            f"slo_s: got {meta.slo_s!r}, allowed is a number of seconds above 0, counted from now; "
             "a deadline in the past cannot be met: drop the frame, or leave slo_s out for the plan's default"
         )
+    if not _is_size(meta.size_hw):
+        raise InvalidFrameError(f"size_hw: got {meta.size_hw!r}, allowed is (height, width) in whole px")
     try:
         check_size(meta.size_hw, max_frame_px=max_frame_px)
-    except (FrameArrayError, ValueError, TypeError) as err:
+    except FrameArrayError as err:
         raise InvalidFrameError(str(err)) from err
     return priority
+
+
+def _is_duration(value: object) -> bool:
+    """Whether this is a positive number; a switch is none, nor is an integer that no float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+
+
+def _is_size(value: object) -> bool:
+    """Whether this is a pair of whole numbers, NumPy's included."""
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(side, Integral) for side in value)

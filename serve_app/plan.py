@@ -134,7 +134,7 @@ class Plan:
             _check_name(f"{where}.pool", bucket.pool, pool_names)
             _check_name(f"{where}.model", bucket.model, list(self.models))
             _check_ladder(f"{where}.batches", bucket.batches)
-            _check_unique(f"{where}.canvases", [str(canvas) for canvas in bucket.canvases])
+            _check_canvases(f"{where}.canvases", bucket.canvases)
         for model in self.models:
             taken = [str(c) for bucket in self.buckets if bucket.model == model for c in bucket.canvases]
             if not taken:
@@ -190,6 +190,12 @@ def _check_unique(where: str, names: list[str]) -> None:
 def _check_name(where: str, name: str, allowed: list[str]) -> None:
     if name not in allowed:
         raise InvalidPlanError(f"{where}: got {name!r}, allowed are the names in the plan: {', '.join(allowed)}")
+
+
+def _check_canvases(where: str, canvases: tuple[CanvasShape, ...]) -> None:
+    if not canvases:
+        raise InvalidPlanError(f"{where}: got none, a bucket needs at least one")
+    _check_unique(where, [str(canvas) for canvas in canvases])
 
 
 def _check_ladder(where: str, batches: tuple[int, ...]) -> None:

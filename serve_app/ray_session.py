@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -74,17 +75,49 @@ def connect_ray(address: str | None = None) -> None:
         ) from err
 
 
-@contextmanager
-def deployed(application: serve.Application) -> Iterator[DeploymentHandle[Any]]:
-    """Deploy an application on the connected Ray, wait until every replica is warm, and delete it at the end."""
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+def deploy(application: serve.Application) -> DeploymentHandle[Any]:
+    """Deploy an application on the connected Ray and wait until every replica is warm.
+
+    Raises:
+        ServiceUnavailableError: it did not start; the message carries Serve's own.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     # No HTTP in front: callers use Python handles.
     serve.start(proxy_location="Disabled")
-    handle = serve.run(application, name=APP_NAME, route_prefix=None)
+    try:
+        return serve.run(application, name=APP_NAME, route_prefix=None)
+    except RuntimeError as err:
+        delete_application()
+        raise ServiceUnavailableError(f"service: did not start: {err}") from err
+
+
+def delete_application() -> None:
+    """Take the application off the connected Ray."""
+    serve.delete(APP_NAME)
+
+
+@contextmanager
+def deployed(application: serve.Application) -> Iterator[DeploymentHandle[Any]]:
+    """Deploy an application on the connected Ray, and stop Serve at the end."""
+    handle = deploy(application)
     try:
         yield handle
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        with _silence():
+            serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def stop_ray() -> None:
+    """Stop the Ray that `start_ray` started, or disconnect from the one found by `connect_ray`."""
+    with _silence():
+        ray.shutdown()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what Ray prints to standard output: on every shutdown it reports the end of its own actors as errors."""
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def write_note(address: str, plan: str) -> None:

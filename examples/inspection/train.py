@@ -23,7 +23,7 @@ NUM_TRAIN_SCENES, NUM_VAL_SCENES = 5000, 250
 # Training pictures are small windows of the line: the network is convolutional and the pixels keep their size.
 WINDOW_HW = (320, 320)
 # Training also shows larger defects. With small ones alone nothing was learnt in two epochs: ultralytics weighs a
-# target by the overlap of the predicted box, which is near zero for boxes of one stride at first; larger ones bridge it.
+# target by the overlap of the predicted box, near zero for boxes of one stride at first; larger ones bridge that.
 TRAINED_DEFECTS_PX = (6.0, 36.0)
 # Seeds of training, validation and later measurement never meet.
 FIRST_TRAIN_SEED, FIRST_VAL_SEED = 1_000_000, 2_000_000

@@ -1,0 +1,40 @@
+"""The `framelane` command: errors in plain words, no traceback for a user's mistake."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.markup import escape
+
+from engines.errors import EngineError
+from serve_app.cli import demo, detect, export, service, stream
+from serve_app.cli.console import errors
+from serve_app.errors import FramelaneError
+
+app = typer.Typer(
+    name="framelane",
+    help="Serve YOLO detectors to mixed-resolution cameras: every frame at its own size, critical ones first.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(export.export)
+app.command()(service.up)
+app.command()(service.down)
+app.command()(service.status)
+app.command()(detect.detect)
+app.command()(stream.stream)
+app.command()(demo.demo)
+
+
+def main() -> None:
+    """Run the command; what users can mend is told in one line, with exit status 1."""
+    try:
+        app()
+    except (FramelaneError, EngineError) as err:
+        errors.print(f"[bold red]error:[/] {escape(str(err))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("interrupted", highlight=False)
+        sys.exit(130)

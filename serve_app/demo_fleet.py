@@ -1,0 +1,42 @@
+"""The fleet of `framelane demo`: five cameras of an inspection line, each looking at a belt that moves past it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from framelane_inspection.scenes import draw_scene
+from serve_app.player import Feed
+from serve_app.sources import ScrollingSource
+
+
+@dataclass(frozen=True, slots=True)
+class DemoCamera:
+    """One camera of the fleet: frame size in px, frames a second, and how urgent its frames are."""
+
+    name: str
+    size_hw: tuple[int, int]
+    fps: float
+    priority: str
+
+
+FLEET = (
+    DemoCamera("gate", (480, 640), 3.0, "critical"),
+    DemoCamera("belt-1", (600, 800), 1.5, "normal"),
+    DemoCamera("belt-2", (720, 1280), 0.8, "normal"),
+    DemoCamera("belt-3", (1080, 1920), 0.4, "normal"),
+    DemoCamera("overview", (720, 1280), 1.0, "normal"),
+)
+# How much further the belt reaches than one camera sees, and how far it moves between two frames.
+EXTRA_BELT_PX = 480
+STEP_PX = 60
+FIRST_SEED = 3_000_000
+
+
+def demo_feed(index: int, seconds: float) -> Feed:
+    """Draw the belt of camera `index` of `FLEET` and play it for so many seconds."""
+    camera = FLEET[index]
+    height, width = camera.size_hw
+    belt = draw_scene((height, width + EXTRA_BELT_PX), FIRST_SEED + index).image_hwc
+    count = max(1, round(seconds * camera.fps))
+    source = ScrollingSource(camera.name, belt, width, STEP_PX, count)
+    return Feed(camera.name, source, camera.priority, fps=camera.fps)
