@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
+from serve_app.frames import is_size
 from serve_app.results import FrameResult
 
 logger = logging.getLogger(__name__)
@@ -15,18 +17,22 @@ Record = dict[str, "str | int | float | list[int] | None"]
 
 
 def frame_record(result: FrameResult) -> Record:
-    """The record of one frame; times in milliseconds, sizes as `[height, width]` in px."""
+    """The record of one frame; times in milliseconds, sizes as `[height, width]` in px.
+
+    A refused frame carries whatever its client said: names of other types are written as text, a size that is none as
+    null.
+    """
     times = result.times
     return {
-        "frame_id": result.frame_id,
-        "camera": result.camera,
-        "source_hw": list(result.size_hw),
+        "frame_id": str(result.frame_id),
+        "camera": str(result.camera),
+        "source_hw": [int(side) for side in result.size_hw] if is_size(result.size_hw) else None,
         "canvas_hw": list(result.canvas) if result.canvas else None,
         "bucket": result.bucket,
         "pool": result.pool,
         "replica": result.replica,
         "model": result.model,
-        "priority": result.priority,
+        "priority": str(result.priority),
         "verdict": result.verdict.kind.value if result.verdict else None,
         "verdict_reason": result.verdict.reason if result.verdict else None,
         "batch_size": result.batch_size,
@@ -46,26 +52,37 @@ def frame_record(result: FrameResult) -> Record:
 class FrameLog:
     """Appends records to a file. A full disk costs records, never frames: it is logged once, and counted.
 
-    Not thread-safe. Lines are flushed one by one, so that a reader sees whole lines and a crash loses none.
+    Not thread-safe. Each line is one unbuffered write: a reader sees whole lines, a crash loses none, and a record that
+    was counted as lost does not turn up later.
     """
 
     def __init__(self, path: Path) -> None:
         """Take the path; the file is opened by the first record."""
         self._path = path
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
+        self._torn = False
         self.num_lost = 0
 
     def write(self, result: FrameResult) -> None:
         """Append one record."""
+        text = json.dumps(frame_record(result), ensure_ascii=False)
+        # Half a character, as in a name that was no UTF-8, becomes its JSON escape.
+        line = text.encode("utf-8", "backslashreplace") + b"\n"
         try:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("a", encoding="utf-8", buffering=1)
-            self._file.write(json.dumps(frame_record(result), ensure_ascii=False) + "\n")
+                self._file = self._path.open("ab", buffering=0)
+            self._append(self._file, b"\n" + line if self._torn else line)
         except OSError as err:
             if self.num_lost == 0:
                 logger.warning("frame log %s: %s; frames are served on, their records are lost", self._path, err)
             self.num_lost += 1
+
+    def _append(self, file: FileIO, line: bytes) -> None:
+        """Write a line; if the disk takes only a part of it, the next one begins with a line break."""
+        self._torn = file.write(line) != len(line)
+        if self._torn:
+            raise OSError(errno.ENOSPC, "only a part of a record was written")
 
     def close(self) -> None:
         """Close the file; a later record opens it again."""

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from enum import Enum
 from numbers import Integral
+from typing import TypeGuard
 
 from engines.errors import FrameArrayError
 from engines.frame_array import check_size
@@ -94,7 +95,7 @@ def check_meta(meta: FrameMeta, *, max_frame_px: int) -> Priority:
             f"slo_s: got {meta.slo_s!r}, allowed is a number of seconds above 0, counted from now; "
             "a deadline in the past cannot be met: drop the frame, or leave slo_s out for the plan's default"
         )
-    if not _is_size(meta.size_hw):
+    if not is_size(meta.size_hw):
         raise InvalidFrameError(f"size_hw: got {meta.size_hw!r}, allowed is (height, width) in whole px")
     try:
         check_size(meta.size_hw, max_frame_px=max_frame_px)
@@ -108,6 +109,6 @@ def _is_duration(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
-def _is_size(value: object) -> bool:
-    """Whether this is a pair of whole numbers, NumPy's included."""
+def is_size(value: object) -> TypeGuard[tuple[int, int]]:
+    """Whether this is a pair of whole numbers, NumPy's included; a client may send anything."""
     return isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(side, Integral) for side in value)

@@ -64,6 +64,8 @@ def connect_ray(address: str | None = None) -> None:
     if ray.is_initialized():
         return
     prepare_ray_environment()
+    _use_ray_token()
+    _quiet_serve()
     note = read_note()
     target = address or (note.address if note else "auto")
     try:
@@ -75,25 +77,54 @@ def connect_ray(address: str | None = None) -> None:
         ) from err
 
 
+def _quiet_serve() -> None:
+    """Leave Serve's errors only: its routine messages on standard error mean nothing to our users."""
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+
+
+def _use_ray_token() -> None:
+    """Send this user's Ray token, if there is one.
+
+    Ray 2.60 starts local clusters with token authentication on, but a process that joins one only sends the token when
+    its mode is set before Ray is imported, which a library cannot arrange; without it the join is refused.
+    """
+    try:
+        from ray._private.authentication import authentication_token_setup as setup
+    except ImportError:  # another Ray, which may not need it
+        return
+    logging.getLogger(setup.__name__).setLevel(logging.ERROR)
+    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
 def deploy(application: serve.Application) -> DeploymentHandle[Any]:
     """Deploy an application on the connected Ray and wait until every replica is warm.
 
     Raises:
         ServiceUnavailableError: it did not start; the message carries Serve's own.
     """
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    _quiet_serve()
     # No HTTP in front: callers use Python handles.
     serve.start(proxy_location="Disabled")
     try:
         return serve.run(application, name=APP_NAME, route_prefix=None)
     except RuntimeError as err:
+        reason = _deployment_message() or str(err)
         delete_application()
-        raise ServiceUnavailableError(f"service: did not start: {err}") from err
+        raise ServiceUnavailableError(f"service: did not start: {reason}") from err
 
 
 def delete_application() -> None:
     """Take the application off the connected Ray."""
     serve.delete(APP_NAME)
+
+
+def _deployment_message() -> str:
+    """The last line of what the first failed deployment says: the error of its replica's constructor."""
+    application = serve.status().applications.get(APP_NAME)
+    deployments = application.deployments.values() if application else ()
+    lines = [line for deployment in deployments for line in deployment.message.splitlines() if line.strip()]
+    told = [line for line in lines if "Error:" in line or "Error(" in line]
+    return (told or lines or [""])[-1].strip()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ It holds no policy: order, admission and batches are `scheduler.py`'s. Pixels ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -82,6 +83,7 @@ class Router:
         self._wake: asyncio.TimerHandle | None = None
         self._started_s = time.monotonic()
         self._watching = False
+        self._counted = {name: asyncio.Event() for name in pools}
 
     async def submit(self, meta: FrameMeta, refs: Sequence[ray.ObjectRef[Any]]) -> FrameResult:
         """Serve one frame.
@@ -139,8 +141,12 @@ class Router:
         return (await self.submit(meta, [ref])).unless_failed()
 
     async def status(self) -> ServiceStatus:
-        """The service at a glance."""
+        """The service at a glance; the first call waits until the replicas have been counted."""
         self._watch_replicas()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(
+                asyncio.gather(*(self._counted[pool].wait() for pool in self._pools)), REPORT_TIMEOUT_S
+            )
         loads = self._scheduler.loads()
         pools = tuple(
             PoolStatus(name, load.num_waiting, load.num_running, self._reports[name]) for name, load in loads.items()
@@ -297,6 +303,7 @@ class Router:
             reports = [answer for answer in answers if isinstance(answer, ReplicaReport)]
             self._reports[pool] = tuple(sorted(reports, key=lambda report: report.replica))
             self._scheduler.replicas_ready(pool, len(reports))
+            self._counted[pool].set()
             self._pump()
             await asyncio.sleep(REPORT_INTERVAL_S)
 

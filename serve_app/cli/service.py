@@ -19,6 +19,7 @@ from rich.table import Table
 from serve_app.cli.console import output, progress
 from serve_app.config import load_plan, plan_path, state_folder
 from serve_app.errors import ServiceUnavailableError
+from serve_app.model_check import check_models
 from serve_app.results import ServiceStatus
 
 # Loading and warming a few CPU models takes seconds; building TensorRT engines can take many minutes.
@@ -36,7 +37,9 @@ def up(
 ) -> None:
     """Start the service: on this machine, in the background, or deployed on a Ray cluster."""
     path = plan_path(plan)
-    load_plan(path)  # a mistake in the plan is told here, before anything starts
+    checked = load_plan(path)  # a mistake in the plan is told here, before anything starts
+    if address is None:  # on a cluster the models lie on its machines
+        check_models(checked)
     if address is not None:
         _deploy(path, address)
     elif foreground:
@@ -81,7 +84,7 @@ def status(address: AddressOption = None) -> None:
 
 
 def _status_table(shown: ServiceStatus) -> Table:
-    table = Table(header_style="bold", show_edge=False, pad_edge=False)
+    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
     for heading in ("pool", "waiting", "running", "replica", "node", "batches", "warmed in", "memory"):
         table.add_column(heading, justify="left" if heading in ("pool", "replica", "node") else "right")
     for pool in shown.pools:
@@ -91,7 +94,7 @@ def _status_table(shown: ServiceStatus) -> Table:
             if replica is None:
                 table.add_row(*first, "[bold red]none ready[/]", "", "", "", "")
                 continue
-            memory = f"{replica.used_bytes / 2**30:.1f} of {replica.total_bytes / 2**30:.1f} GiB"
+            memory = f"{replica.used_bytes / 2**30:.1f}/{replica.total_bytes / 2**30:.1f} GiB"
             table.add_row(
                 *first, replica.replica, replica.node, str(replica.num_batches), f"{replica.warm_s:.1f} s", memory
             )

@@ -242,7 +242,7 @@ def test_half_precision_outputs_give_float32_answers():
 
 
 def test_limits_default_to_those_of_ultralytics_predict():
-    """conf 0.25, iou 0.7, max_det 300."""
+    """Its conf, iou and max_det: 0.25, 0.7 and 300."""
     assert DetectionLimits() == DetectionLimits(min_score=0.25, max_iou=0.7, max_boxes=300)
 
 

@@ -219,7 +219,6 @@ def test_a_classifier_is_refused(classifier):
     [
         pytest.param(TensorProto.FLOAT, ["n", 3, "h"], "images [0, 3, 0]", id="three-axes"),
         pytest.param(TensorProto.FLOAT, ["n", 1, "h", "w"], "images [0, 1, 0, 0]", id="grey"),
-        pytest.param(TensorProto.FLOAT, ["n", "h", "w", 3], None, id="channels-last-with-free-second-axis"),
         pytest.param(TensorProto.INT64, ["n", 3, "h", "w"], "images [0, 3, 0, 0]", id="integers"),
     ],
 )
@@ -228,9 +227,8 @@ def test_inputs_that_are_no_image_batch_are_refused(element_type, dims, got):
     node = helper.make_node("Identity", ["images"], ["output0"])
     model = _identity_model(node, [helper.make_tensor_value_info("images", element_type, dims)])
     message = refusal(model)
-    if got is not None:
-        assert f"got the input {got}" in message
-        assert "(N, 3, height, width), float" in message
+    assert f"got the input {got}" in message
+    assert "(N, 3, height, width), float" in message
 
 
 def test_a_model_with_two_inputs_is_refused():
@@ -291,8 +289,8 @@ def test_bytes_inside_the_graph_give_the_very_bits_of_floats_outside(grid_model,
 
 def test_every_byte_value_is_divided_exactly():
     """0 to 255 each become what numpy's float32 division gives, in RGB planes."""
-    nodes = [helper.make_node("Identity", ["images"], ["output0"])]
-    model = _identity_model(nodes[0], [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, "h", "w"])])
+    value = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    model = _identity_model(helper.make_node("Identity", ["images"], ["output0"]), [value])
     batch_nhwc = np.arange(768, dtype=np.int64).astype(np.uint8).reshape(1, 8, 32, 3)
     planes = run(to_uint8_nhwc(model), batch_nhwc)
     wanted = batch_nhwc[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
@@ -339,9 +337,11 @@ def test_a_half_precision_model_is_fed_half_precision():
 
 
 def _identity_model(node, inputs, output_type=None):
-    """One node between these inputs and an output of unknown shape."""
+    """One node between these inputs and an output of free shape."""
     element_type = output_type or inputs[0].type.tensor_type.elem_type
-    output = helper.make_tensor_value_info("output0", element_type, None)
+    output = helper.make_tensor_value_info(
+        "output0", element_type, ["n", "c", "h", "w"][: len(inputs[0].type.tensor_type.shape.dim)]
+    )
     graph = helper.make_graph([node], "tiny", inputs, [output])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)

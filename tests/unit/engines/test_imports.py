@@ -49,7 +49,7 @@ def test_the_package_itself_imports_nothing():
 
 
 def test_the_exporter_is_importable_without_its_extra():
-    """torch and ultralytics are imported when an export starts, so that the command line can say what is missing."""
+    """The extra is imported when an export starts, so that the command line can say what is missing."""
     assert packages_after_importing(["engines.export"]) & {"torch", "ultralytics", "serve_app", "ray"} == set()
 
 

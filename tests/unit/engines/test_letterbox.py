@@ -43,7 +43,7 @@ def ultralytics_letterbox(image_hwc, canvas_hw):
 
 
 def detections(boxes_xyxy):
-    """Detections at these boxes, with scores 1, 1/2, 1/3… and classes 0, 1, 2…"""
+    """Detections at these boxes, with scores 1, 1/2, 1/3 and so on, and classes counted from 0."""
     num_boxes = len(boxes_xyxy)
     scores = 1 / np.arange(1, num_boxes + 1, dtype=np.float32)
     return Detections(np.array(boxes_xyxy, np.float32), scores, np.arange(num_boxes))

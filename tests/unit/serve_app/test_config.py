@@ -11,7 +11,7 @@ import pytest
 from engines.boxes import DetectionLimits
 from engines.spec import CanvasShape
 from serve_app import config
-from serve_app.config import load_plan, model_path, plan_from, prepare_ray_environment, state_folder
+from serve_app.config import load_plan, model_path, plan_from, plan_path, prepare_ray_environment, state_folder
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
 from serve_app.plan import Bucket, CameraRule, Limits, Plan, Pool
@@ -334,6 +334,14 @@ def test_an_unknown_bundled_model_names_those_there_are(bundled_models, name):
 def test_other_models_are_paths():
     """Whether the file exists is the engine's business."""
     assert model_path("/models/full.onnx") == Path("/models/full.onnx")
+
+
+def test_a_bundled_plan_lies_in_the_package():
+    """Its name is the file's stem; any other source is a path."""
+    package = Path(config.__file__).parent
+
+    assert plan_path("bundled:cpu") == package / "plans" / "cpu.yaml"
+    assert plan_path("plans/cpu.yaml") == Path("plans/cpu.yaml")
 
 
 def test_the_package_of_bundled_models_can_be_imported():

@@ -1,0 +1,84 @@
+"""Imports run one way, and the policy modules bring nothing heavy along."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import engines
+import serve_app
+
+ENGINES, SERVE_APP = Path(engines.__file__).parent, Path(serve_app.__file__).parent
+
+PURE = ["batching", "errors", "frame_log", "frames", "lanes", "plan", "results", "scheduler", "verdicts"]
+HEAVY = [
+    "ray", "torch", "ultralytics", "tensorrt", "onnx", "onnxruntime", "asyncio", "fastapi", "starlette", "uvicorn",
+    "pydantic", "yaml", "multiprocessing.pool", "concurrent.futures.thread",
+]  # fmt: skip
+ASK = """
+import importlib, json, sys
+for name in sys.argv[1].split(","):
+    importlib.import_module("serve_app." + name)
+print(json.dumps([name for name in sys.argv[2].split(",") if name in sys.modules]))
+"""
+
+
+def heavy_after_importing(*modules: str) -> list[str]:
+    """Which heavy modules a fresh interpreter holds after importing these."""
+    command = [sys.executable, "-c", ASK, ",".join(modules), ",".join(HEAVY)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    return json.loads(answer.stdout)
+
+
+def imported_by(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            found.add(node.module or "")
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def test_the_policy_modules_import_nothing_heavy():
+    """One laptop core simulates a thousand GPUs with the code that runs in production."""
+    assert heavy_after_importing(*PURE) == []
+
+
+def test_the_question_would_notice_a_heavy_module():
+    """`config.py` reads YAML and uses pydantic; if even that is not seen, the test above proves nothing."""
+    assert {"pydantic", "yaml"} <= set(heavy_after_importing("config"))
+
+
+@pytest.mark.parametrize("path", sorted(ENGINES.rglob("*.py")), ids=lambda path: path.name)
+def test_engines_never_import_the_application(path):
+    """Engines run in scripts and benches without Ray Serve."""
+    assert [name for name in sorted(imported_by(path)) if name.partition(".")[0] in ("serve_app", "ray")] == []
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_policy_modules_import_policy_modules_only(name):
+    """Of this package: what is pure today stays so by construction, not by luck."""
+    ours = {
+        found.split(".")[1]
+        for found in imported_by(SERVE_APP / f"{name}.py")
+        if found.startswith("serve_app.") and (SERVE_APP / f"{found.split('.')[1]}.py").is_file()
+    }
+
+    assert ours <= set(PURE)
+
+
+@pytest.mark.parametrize("name", [name for name in PURE if name not in ("frame_log",)])
+def test_policy_modules_read_no_clock_and_draw_no_lots(name):
+    """Time is an argument; so a test, the simulator and the router see the same decisions."""
+    forbidden = {"time", "datetime", "random", "os", "uuid", "threading", "socket", "subprocess", "logging"}
+
+    assert forbidden & imported_by(SERVE_APP / f"{name}.py") == set()
