@@ -14,6 +14,8 @@ from engines.errors import EngineError, ModelFileError, UnsupportedModelError
 from engines.graph import HEAD_KEY, load_model, read_info, set_metadata, to_uint8_nhwc
 from engines.spec import HeadKind, ModelInfo
 
+_ALLOWED_WEIGHTS = "allowed is the .pt of a detector trained with ultralytics; give its path"
+
 
 class ExportExtraMissingError(EngineError):
     """The `export` extra is not installed."""
@@ -41,15 +43,19 @@ def export_to_onnx(weights: Path, onnx_path: Path, *, end_to_end: bool = True) -
         raise ExportExtraMissingError(
             f"export: {err}; exporting needs the export extra: pip install 'framelane[export]'"
         ) from err
-    if weights.suffix not in (".yaml", ".yml") and not weights.is_file():
-        raise ModelFileError(f"weights {weights}: no such file; give the path of a .pt trained with ultralytics")
+    if weights.suffix not in (".pt", ".yaml", ".yml"):
+        raise ModelFileError(f"weights {weights}: got suffix {weights.suffix!r}; {_ALLOWED_WEIGHTS}")
+    if weights.suffix == ".pt" and not weights.is_file():  # ultralytics would download what it knows by name
+        raise ModelFileError(f"weights {weights}: no such file; {_ALLOWED_WEIGHTS}")
     try:
         with _quiet_ultralytics():
             detector = YOLO(str(weights))
         task = detector.task
     except Exception as err:  # ultralytics and torch raise whatever the file provokes
         reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:200]
-        raise ModelFileError(f"weights {weights}: got a file that ultralytics cannot load ({reason})") from err
+        raise ModelFileError(
+            f"weights {weights}: got a file that ultralytics cannot load ({reason}); {_ALLOWED_WEIGHTS}"
+        ) from err
     if task != "detect":
         raise UnsupportedModelError(f"weights {weights}: got task {task!r}, allowed is 'detect'")
     with tempfile.TemporaryDirectory() as folder, _quiet_ultralytics():

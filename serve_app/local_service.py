@@ -14,11 +14,11 @@ from serve_app.ray_session import deployed, start_ray, stop_ray
 
 
 @contextmanager
-def local_service(plan: Plan) -> Iterator[Client]:
-    """Start Ray here, serve `plan`, give a connected client; stop both at the end."""
+def local_service(plan: Plan, num_cpus: int | None = None) -> Iterator[Client]:
+    """Start Ray here with so many CPUs (None: all), serve `plan`, give a connected client; stop both at the end."""
     # Ray prints its own news to standard output, which belongs to the results of commands.
     with contextlib.redirect_stdout(sys.stderr):
-        start_ray()
+        start_ray(num_cpus)
         try:
             with deployed(application(plan)):
                 yield Client.connect()

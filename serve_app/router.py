@@ -165,7 +165,8 @@ class Router:
         try:
             frame = self._checked(meta, now_s)
         except InvalidFrameError as err:
-            answer.set_result(self._record(_refused(meta, None, err)))
+            # A fresh error: the tracebacks of `err` and its cause hold this call's frame, and so would pin the pixels.
+            answer.set_result(self._record(_refused(meta, None, InvalidFrameError(err.message))))
             return answer
         verdict = self._scheduler.arrived(frame)
         if verdict.kind is VerdictKind.REJECT:

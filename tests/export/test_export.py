@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,9 +20,12 @@ from engines.spec import CanvasShape, HeadKind, WarmShape
 
 pytestmark = [
     pytest.mark.export,
+    pytest.mark.skipif(find_spec("ultralytics") is None, reason="needs the export extra: make test-export"),
     # torch speaks of its own exporter, which ultralytics chooses.
     pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning"),
+    # True for the shapes in question: ultralytics silences it at import, which pytest undoes.
+    pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean might cause the trace to be incorrect"),
 ]
 
 CASES = [
@@ -44,23 +49,43 @@ def _alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
 
 
+# Boxes are hundreds of px, of which float32 keeps seven digits before a network of random weights multiplies the rest.
+MAX_SCORE_DIFFERENCE, MAX_BOX_DIFFERENCE_PX = 1e-3, 0.05
+
+
 def files_below(folder):
     """Every file below a folder, relative to it."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+def blurry_frames(num_frames, height, width, seed=0):
+    """Random frames of large soft patches, uint8 `(N, height, width, 3)`: fine noise would look all the same."""
+    patches = np.random.default_rng(seed).integers(0, 256, (num_frames, 5, 7, 3), np.uint8)
+    return np.stack([cv2.resize(patch, (width, height), interpolation=cv2.INTER_CUBIC) for patch in patches])
+
+
 def seeded_weights(path, yaml):
-    """A `.pt` of random weights with class scores around 1/2 (an untrained head scores everything near 0)."""
+    """A `.pt` of random weights whose scores spread around 1/2; untrained, they would all be near 0 and equal."""
     import torch
     from ultralytics import YOLO
 
     torch.manual_seed(0)
     detector = YOLO(yaml)
-    head = detector.model.model[-1]
-    for branch in (head.cv3, getattr(head, "one2one_cv3", None) or []):
-        for layers in branch:
-            torch.nn.init.normal_(layers[-1].weight, std=0.1)
-            torch.nn.init.zeros_(layers[-1].bias)
+    network = detector.model
+    head = network.model[-1]
+    branches = ("cv2", "cv3", "one2one_cv2", "one2one_cv3")  # boxes and scores of either head
+    for layers in (layers for name in branches for layers in getattr(head, name, None) or []):
+        torch.nn.init.normal_(layers[-1].weight, std=0.02)
+        torch.nn.init.zeros_(layers[-1].bias)
+    # One pass in training mode gives the normalisations the statistics that keep signals from fading.
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    network.train()
+    with torch.no_grad():
+        network(torch.from_numpy(blurry_frames(8, 192, 320).transpose(0, 3, 1, 2) / np.float32(255)))
+    network.eval()
+    path.parent.mkdir(exist_ok=True)
     detector.save(str(path))
     return path
 
@@ -95,28 +120,29 @@ def test_an_exported_model_has_free_axes_names_stride_and_the_wanted_head(tmp_pa
 
 @pytest.mark.parametrize(("yaml", "end_to_end", "head"), CASES)
 def test_onnx_computes_what_torch_computes(tmp_path, yaml, end_to_end, head):
-    """The same numbers within 1e-3 at canvases and batches other than the exporter's, wide and tall."""
+    """The same numbers at canvases and batches other than the exporter's, wide and tall."""
     weights, path = seeded_weights(tmp_path / "seeded.pt", yaml), tmp_path / "model.onnx"
     export_to_onnx(weights, path, end_to_end=end_to_end)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for shape in ((2, 192, 320, 3), (1, 320, 192, 3)):
-        batch_nhwc = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for batch_nhwc in (blurry_frames(2, 192, 320, seed=1), blurry_frames(1, 320, 192, seed=2)):
         onnx_output = session.run(None, {INPUT_NAME: batch_nhwc})[0]
         wanted = torch_output(weights, batch_nhwc, end_to_end=head is HeadKind.END_TO_END)
         assert onnx_output.shape == wanted.shape
         if head is HeadKind.RAW:
-            np.testing.assert_allclose(onnx_output, wanted, atol=1e-3)
-        else:
-            # Scores come sorted; rows of nearly equal scores may change places, so each row looks for its partner.
-            np.testing.assert_allclose(onnx_output[..., 4], wanted[..., 4], atol=1e-3)
-            for ours, theirs in zip(onnx_output, wanted, strict=True):
-                nearest = np.abs(ours[:, None] - theirs[None]).max(2).min(1)
-                assert (nearest <= 1e-3).mean() > 0.98  # the last rows' ties may be cut off on either side
+            np.testing.assert_allclose(onnx_output[:, 4:], wanted[:, 4:], rtol=0, atol=MAX_SCORE_DIFFERENCE)
+            np.testing.assert_allclose(onnx_output[:, :4], wanted[:, :4], rtol=0, atol=MAX_BOX_DIFFERENCE_PX)
+            continue
+        np.testing.assert_allclose(onnx_output[..., 4], wanted[..., 4], rtol=0, atol=MAX_SCORE_DIFFERENCE)
+        # Rows come by score, and those of nearly equal scores may change places: each looks for its partner.
+        allowed = np.array([MAX_BOX_DIFFERENCE_PX] * 4 + [MAX_SCORE_DIFFERENCE] * 2)
+        for ours, theirs in zip(onnx_output, wanted, strict=True):
+            has_partner = (np.abs(ours[:, None] - theirs[None]) <= allowed).all(2).any(1)
+            assert has_partner.mean() > 0.98  # of equal scores at the very end, either may be cut off
 
 
 @pytest.mark.parametrize(("yaml", "end_to_end", "head"), CASES)
 def test_an_exported_model_runs_in_the_engine(tmp_path, yaml, end_to_end, head):
-    """Any batch on any canvas of the stride gives one answer a frame, boxes as corners."""
+    """Any batch on any canvas of the stride gives one answer a frame."""
     weights, path = seeded_weights(tmp_path / "seeded.pt", yaml), tmp_path / "model.onnx"
     export_to_onnx(weights, path, end_to_end=end_to_end)
     engine = OnnxEngine(path)
@@ -124,12 +150,10 @@ def test_an_exported_model_runs_in_the_engine(tmp_path, yaml, end_to_end, head):
     shapes = [WarmShape(CanvasShape(192, 320), 2), WarmShape(CanvasShape(320, 192), 1)]
     engine.warm(shapes)
     for canvas, batch in shapes:
-        frames = np.random.default_rng(1).integers(0, 256, (batch, *canvas, 3), np.uint8)
-        answers = engine.infer(frames).detections
+        answers = engine.infer(blurry_frames(batch, *canvas, seed=3)).detections
         assert len(answers) == batch
         for found in answers:
             assert len(found) > 0
-            assert (found.boxes_xyxy[:, 2:] >= found.boxes_xyxy[:, :2]).all()
             assert ((found.scores > 0.25) & (found.scores <= 1)).all()
             assert set(found.class_ids) <= set(range(80))
     engine.close()
@@ -172,8 +196,6 @@ def test_models_of_other_tasks_are_refused(tmp_path, yaml, task):
         pytest.param("text.pt", b"no weights at all\n", id="text"),
         pytest.param("empty.pt", b"", id="empty"),
         pytest.param("cut.pt", b"PK\x03\x04" + bytes(50), id="truncated-archive"),
-        pytest.param("model.onnx", b"\x08\x0a", id="an-onnx-model"),
-        pytest.param("notes.txt", b"no weights at all\n", id="another-suffix"),
         pytest.param("bad.yaml", b"just: [a, b", id="broken-yaml"),
         pytest.param("other.yaml", b"just: a\n", id="yaml-of-something-else"),
     ],
@@ -186,8 +208,18 @@ def test_files_that_are_no_weights_are_refused(tmp_path, name, content):
         export_to_onnx(weights, tmp_path / "out" / "model.onnx")
     message = str(caught.value)
     assert f"weights {weights}: got a file that ultralytics cannot load (" in message
-    assert "allowed" in message
+    assert "allowed is the .pt of a detector" in message
     assert "\n" not in message
+    assert files_below(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "notes.txt", "weights"])
+def test_files_of_other_kinds_are_refused(tmp_path, name):
+    """An exported model cannot be exported again; the message names the suffix and the right one."""
+    weights = tmp_path / name
+    weights.write_bytes(b"\x08\x0a")
+    with pytest.raises(ModelFileError, match=rf"got suffix '{weights.suffix}'; allowed is the \.pt of a detector"):
+        export_to_onnx(weights, tmp_path / "out" / "model.onnx")
     assert files_below(tmp_path) == [name]
 
 

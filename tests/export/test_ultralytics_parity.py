@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ MODEL, MEDIA = SHARED / "models" / "person-v8s.onnx", SHARED / "media"
 
 pytestmark = [
     pytest.mark.export,
+    pytest.mark.skipif(find_spec("ultralytics") is None, reason="needs the export extra: make test-export"),
     pytest.mark.skipif(not (MODEL.is_file() and MEDIA.is_dir()), reason=f"no model and pictures in {SHARED}"),
 ]
 

@@ -76,7 +76,7 @@ def test_policy_modules_import_policy_modules_only(name):
     assert ours <= set(PURE)
 
 
-@pytest.mark.parametrize("name", [name for name in PURE if name not in ("frame_log",)])
+@pytest.mark.parametrize("name", [name for name in PURE if name != "frame_log"])
 def test_policy_modules_read_no_clock_and_draw_no_lots(name):
     """Time is an argument; so a test, the simulator and the router see the same decisions."""
     forbidden = {"time", "datetime", "random", "os", "uuid", "threading", "socket", "subprocess", "logging"}
