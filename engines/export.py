@@ -59,7 +59,13 @@ def export_to_onnx(weights: Path, onnx_path: Path, *, end_to_end: bool = True) -
     if task != "detect":
         raise UnsupportedModelError(f"weights {weights}: got task {task!r}, allowed is 'detect'")
     with tempfile.TemporaryDirectory() as folder, _quiet_ultralytics():
-        model = _export(detector, Path(folder), end_to_end)
+        try:
+            model = _export(detector, Path(folder), end_to_end)
+        except EngineError:
+            raise
+        except Exception as err:  # as above
+            reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:200]
+            raise UnsupportedModelError(f"weights {weights}: ultralytics cannot export this model ({reason})") from err
     info = read_info(model, weights.name)
     model = to_uint8_nhwc(model)
     set_metadata(model, {HEAD_KEY: info.head.value})

@@ -74,6 +74,11 @@ def read_info(model: onnx.ModelProto, name: str) -> ModelInfo:
         num_classes = output_dims[1] - 4 if head is HeadKind.RAW else 0
         class_names = tuple(f"class {i}" for i in range(num_classes))
     height, width = dims[1:3] if channels_last else dims[2:4]
+    if bool(height) != bool(width):
+        raise UnsupportedModelError(
+            f"model {name}: got an input of {height or 'free'} × {width or 'free'} px (height × width), allowed are both "
+            "fixed or both free; export it with framelane export MODEL.pt"
+        )
     return ModelInfo(
         class_names=class_names,
         stride_px=_stride_px(metadata.get("stride"), name),

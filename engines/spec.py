@@ -81,6 +81,10 @@ class ModelInfo:
     fixed_canvas: CanvasShape | None = None
     fixed_batch: int | None = None
 
+    def class_name(self, class_id: int) -> str:
+        """The name of a class; `class N` where the model names none."""
+        return self.class_names[class_id] if class_id < len(self.class_names) else f"class {class_id}"
+
 
 def check_shapes(shapes: Iterable[WarmShape], model: ModelInfo) -> None:
     """Raise `CanvasError` for the first shape that this model cannot run."""

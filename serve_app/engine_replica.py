@@ -144,8 +144,8 @@ class EngineReplica:
         if run.output is None:
             return run.error or FrameFailedError("engine: no output")
         found = run.output.detections[slot]
-        names = self._engines[bucket].model.class_names
-        return found, tuple(names[class_id] for class_id in found.class_ids)
+        model = self._engines[bucket].model
+        return found, tuple(model.class_name(int(class_id)) for class_id in found.class_ids)
 
 
 async def _get(ref: ray.ObjectRef[Any]) -> object:

@@ -20,10 +20,10 @@ def check_models(plan: Plan) -> Mapping[str, ModelInfo]:
     """
     infos = {}
     for name, source in plan.models.items():
-        path = model_path(source)
         try:
+            path = model_path(source)
             infos[name] = read_info(load_model(path), path.name)
-        except EngineError as err:
+        except (EngineError, InvalidPlanError) as err:
             raise InvalidPlanError(f"models.{name}: {err}") from err
     for bucket in plan.buckets:
         try:

@@ -110,8 +110,10 @@ class Router:
         try:
             return list(await asyncio.gather(*answers))
         except asyncio.CancelledError:
-            for meta in metas:
-                self._cancelled(meta.frame_id)
+            # Cancelled with this call were the answers still due, and no frame of another call that has the same id.
+            for meta, answer in zip(metas, answers, strict=True):
+                if answer.cancelled():
+                    self._cancelled(meta.frame_id)
             raise
 
     async def __call__(
@@ -177,9 +179,9 @@ class Router:
         return answer
 
     def _checked(self, meta: FrameMeta, now_s: float) -> Frame:
+        priority = check_meta(meta, max_frame_px=self._plan.limits.max_frame_px)
         if meta.frame_id in self._in_flight:
             raise InvalidFrameError(f"frame_id: got {meta.frame_id!r}, which is in flight; give every frame its own id")
-        priority = check_meta(meta, max_frame_px=self._plan.limits.max_frame_px)
         slo_s = self._plan.slo_s[priority] if meta.slo_s is None else meta.slo_s
         size_hw = (int(meta.size_hw[0]), int(meta.size_hw[1]))
         choice = self._plan.canvas_for(meta.camera, size_hw)
@@ -213,6 +215,8 @@ class Router:
         request = BatchRequest(batch.bucket, batch.canvas, tuple(frame.size_hw for frame in batch.frames))
         try:
             reply: BatchReply = await self._pools[batch.pool].infer.remote(request, refs)
+            if len(reply.frames) != len(refs):
+                raise FrameFailedError(f"replica {reply.replica}: answered {len(reply.frames)} frames of {len(refs)}")
         except RayActorError as err:
             given_up = self._scheduler.batch_lost(batch.batch_id, time.monotonic())
             logger.warning("pool %s: a replica died with batch %d: %s", batch.pool, batch.batch_id, err)

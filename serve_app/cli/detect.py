@@ -72,7 +72,7 @@ def _detect_one(engine: OnnxEngine, path: Path, wanted: CanvasShape | None, save
     output_ = detect_placed(engine, placed)
     ended_s = time.perf_counter()
     found = output_.detections[0]
-    class_names = [engine.model.class_names[class_id] for class_id in found.class_ids]
+    class_names = [engine.model.class_name(int(class_id)) for class_id in found.class_ids]
     if save is not None:
         save_picture(save / f"{path.stem}.png", draw_detections(image_hwc, found, class_names))
     preprocess_s, postprocess_s = placed_s - placing_s, ended_s - placed_s - output_.run_s

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from serve_app.cli.console import output, progress
 from serve_app.config import load_plan, plan_path, state_folder
-from serve_app.errors import ServiceUnavailableError
+from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.model_check import check_models
 from serve_app.results import ServiceStatus
 
@@ -39,7 +39,10 @@ def up(
     path = plan_path(plan)
     checked = load_plan(path)  # a mistake in the plan is told here, before anything starts
     if address is None:  # on a cluster the models lie on its machines
-        check_models(checked)
+        try:
+            check_models(checked)
+        except InvalidPlanError as err:
+            raise InvalidPlanError(f"plan {path}: {err}") from err
     if address is not None:
         _deploy(path, address)
     elif foreground:

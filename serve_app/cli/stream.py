@@ -110,10 +110,7 @@ def _service(model: str | None, sources: Sequence[Source]) -> Iterator[Client]:
         return
     path = model_file(model)
     stride_px = read_info(load_model(path), path.name).stride_px
-    sizes_hw = [size for source in sources for size in _sizes_hw(source)]
-    if not sizes_hw:
-        raise FramelaneError("stream: none of the sources holds a readable frame; check the paths")
-    plan = native_plan(model_source(model), sizes_hw, stride_px)
+    plan = native_plan(model_source(model), _sizes_hw(sources), stride_px)
     if model is None:
         errors.print(f"no service runs here: serving {path.stem} for this command alone", highlight=False)
     with contextlib.ExitStack() as at_end:
@@ -123,14 +120,24 @@ def _service(model: str | None, sources: Sequence[Source]) -> Iterator[Client]:
         yield client
 
 
-def _sizes_hw(source: Source) -> list[tuple[int, int]]:
-    """The different sizes of a source's frames; none if it cannot be read, which playing it will report."""
-    try:
-        if isinstance(source, ImageSource):
-            return [(f.shape[0], f.shape[1]) for f in source.frames() if not isinstance(f, FramelaneError)]
-        return [source.first_size_hw()]
-    except FramelaneError:
-        return []
+def _sizes_hw(sources: Sequence[Source]) -> list[tuple[int, int]]:
+    """The different sizes of all frames; sources that cannot be read are left for playing them to report.
+
+    Raises:
+        FramelaneError: none can be read; it is the first one's error.
+    """
+    sizes_hw: list[tuple[int, int]] = []
+    problems: list[FramelaneError] = []
+    for source in sources:
+        try:
+            sizes_hw.append(source.first_size_hw())
+            if isinstance(source, ImageSource):
+                sizes_hw += [frame.shape[:2] for frame in source.frames() if not isinstance(frame, FramelaneError)]
+        except FramelaneError as err:
+            problems.append(err)
+    if not sizes_hw:
+        raise problems[0]
+    return sizes_hw
 
 
 def _expected(feed: Feed) -> int | None:

@@ -1,0 +1,214 @@
+"""The real command, in processes of its own: what users type, and what they mistype."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from framelane_inspection.scenes import draw_scene
+
+MODEL = "bundled:inspection-light"
+PLAN = """\
+models: {light: "bundled:inspection-light"}
+buckets:
+  vga: {canvases: [[480, 640]], batches: [1, 2]}
+  small: {canvases: [[256, 320]]}
+frame_log: frames.jsonl
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with two scenes of different sizes as PNG."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, size_hw in (("a", (480, 640)), ("b", (256, 320))):
+        cv2.imwrite(str(folder / f"{name}.png"), draw_scene(size_hw, seed=11).image_hwc)
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A video of twelve 480×640 frames."""
+    path = tmp_path / "belt.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (640, 480))
+    for seed in range(12):
+        writer.write(draw_scene((480, 640), seed=seed).image_hwc)
+    writer.release()
+    return path
+
+
+def assert_told(process, *words):
+    """The command failed with a message that holds all words, and without a traceback."""
+    assert process.returncode == 1, process.stderr
+    assert "Traceback" not in process.stderr + process.stdout
+    for word in words:
+        assert word in process.stderr
+
+
+def test_detect_prints_one_json_object_a_line(framelane, pictures):
+    """The documented keys, with boxes inside the image and one name, score and class a box."""
+    process = framelane("detect", pictures / "a.png", pictures / "b.png", "--model", MODEL, "--json")
+    assert process.returncode == 0, process.stderr
+    records = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [record["source_hw"] for record in records] == [[480, 640], [256, 320]]
+    assert [record["canvas_hw"] for record in records] == [[480, 640], [256, 320]]
+    for record in records:
+        assert set(record) == {
+            "image", "canvas_hw", "source_hw", "boxes_xyxy", "scores", "class_ids", "class_names", "timings_ms",
+        }  # fmt: skip
+        boxes = np.array(record["boxes_xyxy"])
+        assert len(boxes) == len(record["scores"]) == len(record["class_ids"]) == len(record["class_names"]) > 0
+        assert (boxes >= 0).all()
+        assert (boxes[:, 2] <= record["source_hw"][1]).all()
+        assert min(record["scores"]) > 0.25
+
+
+def test_detect_does_what_it_can_and_says_what_it_could_not(framelane, pictures, tmp_path):
+    """Missing, truncated and no image: each named, the good one answered, exit status 1."""
+    whole = cv2.imencode(".jpg", draw_scene((480, 640), seed=1).image_hwc)[1].tobytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("no image")
+    process = framelane("detect", "missing.jpg", "cut.jpg", "text.jpg", pictures / "a.png", "--model", MODEL, "--json")
+    assert_told(process, "missing.jpg", "no such file", "cut.jpg", "truncated", "text.jpg", "3 of 4 images failed")
+    assert [json.loads(line)["source_hw"] for line in process.stdout.splitlines()] == [[480, 640]]
+
+
+def test_detect_writes_annotated_pictures(framelane, pictures, tmp_path):
+    """One PNG an image, of the image's own size, with something drawn on it."""
+    process = framelane("detect", pictures / "a.png", "--model", MODEL, "--save", tmp_path / "drawn")
+    assert process.returncode == 0, process.stderr
+    drawn, plain = cv2.imread(str(tmp_path / "drawn" / "a.png")), cv2.imread(str(pictures / "a.png"))
+    assert drawn.shape == plain.shape
+    assert (drawn != plain).any()
+
+
+def no_detector(path):
+    """A sound ONNX model that detects nothing."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", values[:1], values[1:])
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("missing.onnx", ["missing.onnx", "no such file"]),
+        ("text.onnx", ["text.onnx", "not a valid ONNX model"]),
+        ("relu.onnx", ["relu.onnx", "allowed is one image batch"]),
+        ("bundled:nope", ["bundled:nope", "bundled:inspection-light"]),
+    ],
+)
+def test_a_model_that_is_none_is_told(framelane, pictures, tmp_path, model, words):
+    """Missing, text, no detector, an unknown bundled name."""
+    (tmp_path / "text.onnx").write_text("I am no model")
+    no_detector(tmp_path / "relu.onnx")
+    assert_told(framelane("detect", pictures / "a.png", "--model", model), *words)
+
+
+@pytest.mark.parametrize(
+    ("canvas", "words"),
+    [("481x640", ["481", "multiples of the model's stride, 32", "512x640"]), ("big", ["HEIGHTxWIDTH"])],
+)
+def test_a_canvas_that_the_model_cannot_take_is_told(framelane, pictures, canvas, words):
+    """No multiple of the stride, and no size at all."""
+    assert_told(framelane("detect", pictures / "a.png", "--model", MODEL, "--canvas", canvas), *words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("canvases", "canvasses", ["buckets.vga.canvasses", "did you mean 'canvases'"]),
+        ("[480, 640]", "[481, 640]", ["buckets.vga", "481", "512x640"]),
+        ("inspection-light", "../nope.onnx", ["models.light"]),
+        ("[1, 2]", "[2, 4]", ["buckets.vga.batches", "begin with 1"]),
+        (PLAN, "- a list", ["allowed is a mapping"]),
+        (PLAN, "{", ["no YAML"]),
+    ],
+    ids=["misspelt key", "no multiple of the stride", "no such model", "ladder without 1", "a list", "no yaml"],
+)
+def test_a_wrong_plan_is_told_before_anything_starts(framelane, tmp_path, old, new, words):
+    """`up` names file, key, what it got and what is allowed."""
+    (tmp_path / "plan.yaml").write_text(PLAN.replace(old, new))
+    assert_told(framelane("up", "plan.yaml"), "plan plan.yaml: ", *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.mp4"], ["nowhere.mp4", "no such file"]),
+        (["belt.avi", "--priority", "urgent"], ["urgent", "'critical', 'normal'"]),
+        (["belt.avi", "pictures", "--camera", "one"], ["--camera", "got 1 for 2 sources"]),
+        (["belt.avi", "belt.avi", "--camera", "x", "--camera", "x"], ["a name twice"]),
+        (["empty"], ["a folder without images"]),
+        (["text.avi", "nowhere.mp4"], ["text.avi", "cannot be opened as video"]),
+    ],
+)
+def test_a_wrong_stream_is_told_before_anything_starts(framelane, video, pictures, tmp_path, arguments, words):
+    """Sources, priorities and names are checked first."""
+    assert video.exists()
+    assert pictures.exists()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.avi").write_text("no video")
+    assert_told(framelane("stream", *arguments, "--model", MODEL), *words)
+
+
+def test_stream_answers_every_frame_of_every_camera(framelane, video, pictures, tmp_path):
+    """A video and a folder of two sizes: a record a frame, all finished, no padding where the size is in the plan."""
+    (pictures / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    process = framelane(
+        "stream", video, pictures, "--model", MODEL, "--json", "--save", "drawn", "--priority", "critical"
+    )
+    records = [json.loads(line) for line in process.stdout.splitlines()]
+    cameras = [record["camera"] for record in records]
+    assert (cameras.count("belt"), cameras.count("pictures")) == (12, 2)
+    assert {record["outcome"] for record in records} == {"finished"}
+    assert {record["priority"] for record in records} == {"critical"}
+    assert {record["padding_fraction"] for record in records} == {0.0}
+    assert all(len(record["boxes_xyxy"]) == record["num_detections"] for record in records)
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"belt.png", "pictures.png"}
+    assert_told(process, "cut.jpg", "truncated")  # what could be done was done; the exit status says that not all was
+
+
+def test_a_service_comes_up_serves_and_goes(framelane, video, tmp_path):
+    """up, status, stream, a second up, down, a second down."""
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    try:
+        up = framelane("up", "plan.yaml")
+        assert up.returncode == 0, up.stderr
+        status = framelane("status")
+        assert status.returncode == 0, status.stderr
+        assert "cpu-" in status.stdout
+        assert_told(framelane("up", "plan.yaml"), "runs already")
+        stream = framelane("stream", video, "--camera", "gate-1", "--limit", "5")
+        assert stream.returncode == 0, stream.stderr
+        assert "gate-1" in stream.stdout
+        lines = (tmp_path / "frames.jsonl").read_text().splitlines()
+        assert [json.loads(line)["camera"] for line in lines] == ["gate-1"] * 5
+        assert "5 finished" in framelane("status").stdout
+    finally:
+        down = framelane("down")
+    assert down.returncode == 0, down.stderr
+    assert_told(framelane("down"), "no service", "framelane up")
+    assert_told(framelane("status", timeout_s=60), "framelane up")
+
+
+def test_the_demo_leaves_pictures_and_a_record_a_frame(framelane, tmp_path):
+    """Exit status 0, five rows, five pictures and the sheet, and records of five cameras on four canvases."""
+    process = framelane("demo", "--seconds", "5", "--out", "out")
+    assert process.returncode == 0, process.stderr + process.stdout
+    records = [json.loads(line) for line in (tmp_path / "out" / "frames.jsonl").read_text().splitlines()]
+    cameras = {"gate", "belt-1", "belt-2", "belt-3", "overview"}
+    assert {record["camera"] for record in records} == cameras
+    assert {record["model"] for record in records if record["camera"] == "overview"} == {"light"}
+    assert all(camera in process.stdout for camera in cameras)
+    assert max(record["padding_fraction"] for record in records) < 0.03
+    pictures = {path.stem: cv2.imread(str(path)) for path in (tmp_path / "out").glob("*.png")}
+    assert set(pictures) == cameras | {"fleet"}
+    assert pictures["belt-3"].shape == (1080, 1920, 3)
