@@ -76,7 +76,7 @@ def read_info(model: onnx.ModelProto, name: str) -> ModelInfo:
     height, width = dims[1:3] if channels_last else dims[2:4]
     if bool(height) != bool(width):
         raise UnsupportedModelError(
-            f"model {name}: got an input of {height or 'free'} × {width or 'free'} px (height × width), allowed are both "
+            f"model {name}: got an input of {height or 'free'} × {width or 'free'} px, allowed are both "
             "fixed or both free; export it with framelane export MODEL.pt"
         )
     return ModelInfo(
