@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 EXPORT_VENV := .venv-export
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench test-export recall clean
