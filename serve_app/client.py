@@ -6,7 +6,6 @@ One client a process; its methods may be called from several threads.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from engines.frame_array import check_frame
 from engines.letterbox import Image
 from serve_app.app_name import APP_NAME
 from serve_app.errors import InvalidFrameError, ServiceUnavailableError
-from serve_app.frames import FrameMeta, priority_named
+from serve_app.frames import FrameMeta, check_meta
 from serve_app.plan import Plan
 from serve_app.ray_session import connect_ray
 from serve_app.results import FrameResult, ServiceStatus
@@ -128,16 +127,17 @@ class Client:
             InvalidFrameError: the array or the priority.
             ServiceUnavailableError: the service went away.
         """
-        image = self._checked([image_hwc], priority)[0]
-        meta = self._meta(image, camera, priority, slo_s)
-        ref = await asyncio.to_thread(ray.put, image)
-        response = self._handle.submit.remote(meta, [ref])
+        (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
+        response = None
         try:
+            ref = await asyncio.to_thread(ray.put, image)
+            response = self._handle.submit.remote(meta, [ref])
             result: FrameResult = await response
         except asyncio.CancelledError:
-            response.cancel()  # type: ignore[no-untyped-call]
+            if response is not None:
+                response.cancel()  # type: ignore[no-untyped-call]
             raise
-        except RayError as err:
+        except (RayError, RayServeException) as err:
             raise _gone(err) from err
         return result
 
@@ -150,36 +150,42 @@ class Client:
         return status
 
     def _call(self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None) -> list[FrameResult]:
-        images = self._checked(images_hwc, priority)
-        metas = [self._meta(image, camera, priority, slo_s) for image in images]
+        images, metas = self._checked(images_hwc, camera, priority, slo_s)
         if not metas:
             return []
-        response = self._handle.submit_many.remote(metas, [ray.put(image) for image in images])
         longest_s = max(self._plan.slo_s.values()) if slo_s is None else slo_s
+        response = None
         try:
+            response = self._handle.submit_many.remote(metas, [ray.put(image) for image in images])
             results: list[FrameResult] = response.result(timeout_s=longest_s + ANSWER_GRACE_S)
-        except (TimeoutError, concurrent.futures.TimeoutError, KeyboardInterrupt):
-            response.cancel()  # type: ignore[no-untyped-call]
-            raise
-        except RayError as err:
+        except (RayError, RayServeException, TimeoutError) as err:
+            # Also in time: what runs on for nobody should end.
+            if response is not None:
+                response.cancel()  # type: ignore[no-untyped-call]
             raise _gone(err) from err
+        except KeyboardInterrupt:
+            if response is not None:
+                response.cancel()  # type: ignore[no-untyped-call]
+            raise
         return results
 
-    def _checked(self, images_hwc: Sequence[Image], priority: str) -> list[Image]:
-        """Check every array before any is sent."""
-        priority_named(priority)
-        checked = []
+    def _checked(
+        self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None
+    ) -> tuple[list[Image], list[FrameMeta]]:
+        """Check every array, and what is said of it, before anything is sent."""
+        images, metas = [], []
+        max_frame_px = self._plan.limits.max_frame_px
         for index, image_hwc in enumerate(images_hwc):
             try:
-                checked.append(check_frame(image_hwc, max_frame_px=self._plan.limits.max_frame_px))
+                image = check_frame(image_hwc, max_frame_px=max_frame_px)
             except FrameArrayError as err:
                 where = f"images_hwc[{index}]: " if len(images_hwc) > 1 else ""
                 raise InvalidFrameError(f"{where}{err}") from err
-        return checked
-
-    @staticmethod
-    def _meta(image_hwc: Image, camera: str, priority: str, slo_s: float | None) -> FrameMeta:
-        return FrameMeta(uuid.uuid4().hex, camera, (image_hwc.shape[0], image_hwc.shape[1]), priority, slo_s)
+            meta = FrameMeta(uuid.uuid4().hex, camera, (image.shape[0], image.shape[1]), priority, slo_s)
+            check_meta(meta, max_frame_px=max_frame_px)
+            images.append(image)
+            metas.append(meta)
+        return images, metas
 
 
 def _gone(err: Any) -> ServiceUnavailableError:

@@ -186,10 +186,22 @@ def model_path(source: str) -> Path:
 
 
 def plan_path(source: str) -> Path:
-    """The file of a plan: a path, or `bundled:NAME` for one that travels with the package."""
+    """The file of a plan: a path, or `bundled:NAME` for one that travels with the package.
+
+    Raises:
+        InvalidPlanError: no bundled plan of that name.
+    """
     if not source.startswith(BUNDLED_PREFIX):
         return Path(source)
-    return Path(str(resources.files("serve_app"))) / "plans" / f"{source.removeprefix(BUNDLED_PREFIX)}.yaml"
+    plans = {f"{BUNDLED_PREFIX}{path.stem}": path for path in bundled_plans()}
+    if source not in plans:
+        raise InvalidPlanError(f"plan: got {source!r}, allowed are a path or the bundled plans: {', '.join(plans)}")
+    return plans[source]
+
+
+def bundled_plans() -> list[Path]:
+    """The plans that travel with the package."""
+    return sorted((Path(str(resources.files("serve_app"))) / "plans").glob("*.yaml"))
 
 
 def state_folder() -> Path:

@@ -12,7 +12,7 @@ from serve_app.verdicts import Outcome, Verdict
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Where a frame's time went, in seconds; the stages add up to `total_s`.
+    """Where a frame's time went, in seconds; for a frame that a replica answered the stages add up to `total_s`.
 
     Attributes:
         queue_s: waiting in the router's lane, and staged at the replica behind a running batch.
@@ -42,8 +42,8 @@ class FrameResult:
         class_names: the name of each box's class.
         verdict: what admission decided; None for a frame that was invalid.
         error: why it did not finish; None if it did.
-        bucket, pool, replica, model, canvas: who served it; None for those that never reached a replica.
-        batch_size: frames in its batch; 0 likewise.
+        bucket, pool, model, canvas: where it was to be served; None for a frame that was refused.
+        replica, batch_size: who answered it and with how many others; None and 0 if no replica did.
         padding_fraction: share of the canvas that showed no frame.
         times: where the time went.
     """

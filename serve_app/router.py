@@ -184,10 +184,16 @@ class Router:
             raise InvalidFrameError(f"frame_id: got {meta.frame_id!r}, which is in flight; give every frame its own id")
         slo_s = self._plan.slo_s[priority] if meta.slo_s is None else meta.slo_s
         size_hw = (int(meta.size_hw[0]), int(meta.size_hw[1]))
+        num_bytes = size_hw[0] * size_hw[1] * 3
+        if num_bytes > self._plan.limits.max_waiting_bytes:
+            raise InvalidFrameError(
+                f"frame: got {num_bytes:,} bytes, {self._plan.limits.max_waiting_bytes:,} allowed for all that wait; "
+                "raise limits.max_waiting_bytes in the plan"
+            )
         choice = self._plan.canvas_for(meta.camera, size_hw)
         return Frame(
             meta.frame_id, meta.camera, size_hw, priority, now_s, now_s + slo_s,
-            choice.bucket.name, choice.canvas, size_hw[0] * size_hw[1] * 3,
+            choice.bucket.name, choice.canvas, num_bytes,
         )  # fmt: skip
 
     def _pump(self) -> None:
@@ -218,6 +224,9 @@ class Router:
             if len(reply.frames) != len(refs):
                 raise FrameFailedError(f"replica {reply.replica}: answered {len(reply.frames)} frames of {len(refs)}")
         except RayActorError as err:
+            # One replica fewer until they are counted again, or the retry would go to the dead one as well.
+            num_left = max(0, self._scheduler.loads()[batch.pool].num_replicas - 1)
+            self._scheduler.replicas_ready(batch.pool, num_left)
             given_up = self._scheduler.batch_lost(batch.batch_id, time.monotonic())
             logger.warning("pool %s: a replica died with batch %d: %s", batch.pool, batch.batch_id, err)
             for frame in given_up:
@@ -302,15 +311,22 @@ class Router:
             try:
                 response = self._pools[pool].broadcast("report")
                 answers = await response.results_async(timeout_s=REPORT_TIMEOUT_S, return_exceptions=True)
+            except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
+                # One silent replica fails the whole round: those that were counted before go on.
+                logger.warning("pool %s: a replica did not report in %.0f s", pool, REPORT_TIMEOUT_S)
             except Exception as err:  # no replica yet, or none any more: Serve brings one
-                logger.warning("pool %s: no report (%s)", pool, err)
-                answers = []
-            reports = [answer for answer in answers if isinstance(answer, ReplicaReport)]
-            self._reports[pool] = tuple(sorted(reports, key=lambda report: report.replica))
-            self._scheduler.replicas_ready(pool, len(reports))
+                if self._reports[pool]:
+                    logger.warning("pool %s: no replica (%s)", pool, err)
+                self._count(pool, [])
+            else:
+                self._count(pool, [answer for answer in answers if isinstance(answer, ReplicaReport)])
             self._counted[pool].set()
             self._pump()
             await asyncio.sleep(REPORT_INTERVAL_S)
+
+    def _count(self, pool: str, reports: list[ReplicaReport]) -> None:
+        self._reports[pool] = tuple(sorted(reports, key=lambda report: report.replica))
+        self._scheduler.replicas_ready(pool, len(reports))
 
 
 def _refused(meta: FrameMeta, verdict: Verdict | None, error: FramelaneError) -> FrameResult:

@@ -93,7 +93,13 @@ class Scheduler:
         return min((first.deadline_s for first in firsts if first is not None), default=None)
 
     def arrived(self, frame: Frame) -> Verdict:
-        """Admit a frame to its lane, or reject it when the count or byte budget is full."""
+        """Admit a frame to its lane, or reject it when the count or byte budget is full.
+
+        Raises:
+            SchedulerStateError: a frame of this id waits or runs.
+        """
+        if frame.frame_id in self._lane_of_frame or frame.frame_id in self._attempts:
+            raise SchedulerStateError(f"frame {frame.frame_id}: is here already; give every frame an id of its own")
         limits = self._plan.limits
         if self.num_waiting >= limits.max_waiting_frames:
             reason = f"{self.num_waiting} frames wait, allowed are {limits.max_waiting_frames}"
@@ -177,8 +183,6 @@ class Scheduler:
     def _enqueue(self, frame: Frame) -> None:
         pool = self._pool_of_bucket[frame.bucket]
         key = LaneKey(frame.bucket, frame.canvas, frame.priority)
-        if frame.frame_id in self._lane_of_frame:
-            raise SchedulerStateError(f"frame {frame.frame_id}: waits already; give every frame an id of its own")
         self._lanes[pool].setdefault(key, Lane()).add(frame)
         self._lane_of_frame[frame.frame_id] = (pool, key)
         self._waiting_bytes += frame.num_bytes

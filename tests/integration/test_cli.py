@@ -147,7 +147,7 @@ def test_a_wrong_plan_is_told_before_anything_starts(framelane, tmp_path, old, n
         (["belt.avi", "pictures", "--camera", "one"], ["--camera", "got 1 for 2 sources"]),
         (["belt.avi", "belt.avi", "--camera", "x", "--camera", "x"], ["a name twice"]),
         (["empty"], ["a folder without images"]),
-        (["text.avi", "nowhere.mp4"], ["text.avi", "cannot be opened as video"]),
+        (["text.avi", "nowhere.mp4"], ["source text", "cannot be opened as video"]),
     ],
 )
 def test_a_wrong_stream_is_told_before_anything_starts(framelane, video, pictures, tmp_path, arguments, words):

@@ -338,10 +338,24 @@ def test_other_models_are_paths():
 
 def test_a_bundled_plan_lies_in_the_package():
     """Its name is the file's stem; any other source is a path."""
-    package = Path(config.__file__).parent
+    assert plan_path("bundled:demo") == Path(config.__file__).parent / "plans" / "demo.yaml"
+    assert plan_path("plans/demo.yaml") == Path("plans/demo.yaml")
 
-    assert plan_path("bundled:cpu") == package / "plans" / "cpu.yaml"
-    assert plan_path("plans/cpu.yaml") == Path("plans/cpu.yaml")
+
+def test_an_unknown_bundled_plan_names_those_there_are():
+    """As they are written on the command line."""
+    with pytest.raises(InvalidPlanError) as caught:
+        plan_path("bundled:dem")
+
+    names = ", ".join(f"bundled:{path.stem}" for path in config.bundled_plans())
+    assert str(caught.value) == f"plan: got 'bundled:dem', allowed are a path or the bundled plans: {names}"
+    assert "bundled:demo" in names
+
+
+@pytest.mark.parametrize("path", config.bundled_plans(), ids=lambda path: path.stem)
+def test_every_bundled_plan_is_sound(path):
+    """What travels with the package can be served as it is."""
+    assert load_plan(path).buckets
 
 
 def test_the_package_of_bundled_models_can_be_imported():

@@ -379,6 +379,7 @@ def test_frames_of_a_dead_replica_go_to_the_next_one(error):
         refs = [Ref(), Ref()]
         caller = world.submit(*metas("a", "b"), refs=refs)
         (await world.near.next_call()).fail(error)
+        world.near.has_replicas(1)  # until they are counted again, the dead one gets no second batch
         retried = await world.near.next_call()
         assert retried.refs == refs
         retried.answer(found(0.1), found(0.2), replica="near-2")
@@ -398,6 +399,7 @@ def test_frames_that_two_replicas_died_with_are_given_up():
         await with_replica(world)
         caller = world.submit(*metas("a", "b"))
         (await world.near.next_call()).fail(RayActorError())
+        world.near.has_replicas(1)
         (await world.near.next_call()).fail(RayActorError())
         results = await caller
 
@@ -617,6 +619,20 @@ def test_replicas_that_do_not_report_get_no_batches(reports, caplog):
     assert caplog.records == []
 
 
+def test_one_silent_replica_does_not_stop_its_pool():
+    """A round of reports that times out says nothing of the replicas that were counted before."""
+
+    async def scenario(world):
+        await with_replica(world)
+        world.near.say(TimeoutError("Timed out waiting for broadcast results."))
+        await world.settle()
+        caller = world.submit(sample_meta("a"))
+        (await world.near.next_call()).answer(found(0.1))
+        assert brief(await caller) == [("a", "finished", 0.1)]
+
+    play(scenario, sample_plan())
+
+
 def test_the_status_shows_each_pool_and_what_became_of_the_frames():
     """Frames waiting, batches running, replicas by name, outcomes and frames in flight."""
 
@@ -742,6 +758,7 @@ def test_a_router_survives_a_storm():
                 match number % 7:
                     case 3:
                         call.fail(RayActorError())
+                        pool.has_replicas(2)
                     case 5:
                         call.fail(OSError("cut"))
                     case _:

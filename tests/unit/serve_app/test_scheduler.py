@@ -343,10 +343,10 @@ def test_an_id_that_comes_back_with_more_time_does_not_keep_late_frames_waiting(
         (lambda scheduler: scheduler.batch_lost(2, 1.0), "batch 2: is not running"),
         (lambda scheduler: scheduler.replicas_ready("nowhere", 1), "pool 'nowhere': got 1 replicas"),
         (lambda scheduler: scheduler.replicas_ready("near", -1), "pool 'near': got -1 replicas"),
-        (lambda scheduler: scheduler.arrived(sample_frame("waits", deadline_s=1)), "frame waits: waits already"),
+        (lambda scheduler: scheduler.arrived(sample_frame("waits", deadline_s=1)), "frame waits: is here already"),
         (
             lambda scheduler: scheduler.arrived(sample_frame("waits", canvas=HD, priority=CRITICAL)),
-            "frame waits: waits already",
+            "frame waits: is here already",
         ),
     ],
     ids=["end of no batch", "loss of no batch", "unknown pool", "fewer than none", "same id", "same id elsewhere"],

@@ -81,19 +81,18 @@ class SchedulerHistory(RuleBasedStateMachine):
             self.decide()
 
     def frame_arrives(self, frame_id, canvas, priority, slo_s, num_bytes):
-        """A new frame, or an id that waits already; ids that run are kept away by the router."""
-        if any(frame_id == frame.frame_id for batch in self.running.values() for frame in batch.frames):
-            return
+        """A new frame, or an id that waits or runs already."""
+        is_running = any(frame_id == frame.frame_id for batch in self.running.values() for frame in batch.frames)
         frame = sample_frame(
             frame_id, deadline_s=self.now_s + slo_s, priority=priority, canvas=canvas, num_bytes=num_bytes
         )
-        if len(self.waiting) >= MAX_FRAMES or self.waiting_bytes() + num_bytes > MAX_BYTES:
+        if is_running or frame_id in self.waiting:
+            with pytest.raises(SchedulerStateError):
+                self.scheduler.arrived(frame)
+        elif len(self.waiting) >= MAX_FRAMES or self.waiting_bytes() + num_bytes > MAX_BYTES:
             verdict = self.scheduler.arrived(frame)
             assert verdict.kind is VerdictKind.REJECT
             assert verdict.retry_after_s == {Priority.CRITICAL: 0.25, Priority.NORMAL: 1.0}[priority]
-        elif frame_id in self.waiting:
-            with pytest.raises(SchedulerStateError):
-                self.scheduler.arrived(frame)
         else:
             assert self.scheduler.arrived(frame).kind is VerdictKind.ADMIT
             self.num_admitted += 1
