@@ -85,8 +85,8 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._num_threads
         options.inter_op_num_threads = 1
-        # Threads spin between the operators of one run (10–25 % faster on two cores than sleeping), but stop at its end:
-        # idle ones must not burn the core that router and cameras need.
+        # Threads spin between the operators of one run (10 to 25 % faster on two cores than sleeping) and stop at its
+        # end: idle ones must not burn the core that router and cameras need.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 3
         try:
