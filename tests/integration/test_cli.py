@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import cv2
@@ -212,3 +213,10 @@ def test_the_demo_leaves_pictures_and_a_record_a_frame(framelane, tmp_path):
     pictures = {path.stem: cv2.imread(str(path)) for path in (tmp_path / "out").glob("*.png")}
     assert set(pictures) == cameras | {"fleet"}
     assert pictures["belt-3"].shape == (1080, 1920, 3)
+
+
+def test_export_without_its_extra_says_how_to_get_it(framelane):
+    """The default install has no torch."""
+    if importlib.util.find_spec("ultralytics") is not None:
+        pytest.skip("the export extra is installed")
+    assert_told(framelane("export", "best.pt"), "export extra", "framelane[export]")
