@@ -35,7 +35,7 @@ demo: $(VENV)/run.stamp ## Serve five cameras of different sizes on this CPU
 	$(VENV)/bin/framelane demo
 
 test: $(VENV)/dev.stamp ## Unit and integration tests
-	$(VENV)/bin/python -m pytest -m "not export"
+	$(VENV)/bin/python -m pytest tests/unit tests/integration
 
 check: $(VENV)/dev.stamp ## Lint, formatting, types
 	$(VENV)/bin/ruff check .
@@ -49,7 +49,7 @@ recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and can
 	$(VENV)/bin/python examples/inspection/recall.py
 
 test-export: $(EXPORT_VENV)/stamp ## Tests of the export extra, against ultralytics itself
-	$(EXPORT_VENV)/bin/python -m pytest -m export
+	$(EXPORT_VENV)/bin/python -m pytest tests/export
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(EXPORT_VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,6 @@ It holds no policy: order, admission and batches are `scheduler.py`'s. Pixels ne
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
@@ -37,12 +36,12 @@ from serve_app.errors import (
 from serve_app.frame_log import FrameLog
 from serve_app.frames import Frame, FrameMeta, check_meta
 from serve_app.plan import Plan
+from serve_app.replica_watch import ReplicaWatch
 from serve_app.results import (
     BatchReply,
     BatchRequest,
     FrameResult,
     PoolStatus,
-    ReplicaReport,
     ServiceStatus,
     StageTimes,
 )
@@ -50,11 +49,6 @@ from serve_app.scheduler import Scheduler
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
 
 logger = logging.getLogger(__name__)
-
-# How often replicas are counted and asked for their report; a dead one is noticed earlier, by its failed batch.
-REPORT_INTERVAL_S = 1.0
-# A replica that is busy answers its report at once (it is not queued), so this long means gone.
-REPORT_TIMEOUT_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -77,13 +71,11 @@ class Router:
         self._frame_log = frame_log
         self._scheduler = Scheduler(plan)
         self._in_flight: dict[str, _InFlight] = {}
-        self._reports: dict[str, tuple[ReplicaReport, ...]] = dict.fromkeys(pools, ())
+        self._replicas = ReplicaWatch(pools, self._counted)
         self._outcomes: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._started_s = time.monotonic()
-        self._watching = False
-        self._counted = {name: asyncio.Event() for name in pools}
 
     async def submit(self, meta: FrameMeta, refs: Sequence[ray.ObjectRef[Any]]) -> FrameResult:
         """Serve one frame.
@@ -103,7 +95,7 @@ class Router:
             raise InvalidFrameError(
                 f"frames: got {len(metas)} metadata and {len(refs)} refs, allowed is one ref a frame"
             )
-        self._watch_replicas()
+        self._replicas.start()
         now_s = time.monotonic()
         answers = [self._arrived(meta, ref, now_s) for meta, ref in zip(metas, refs, strict=True)]
         self._pump()
@@ -144,14 +136,12 @@ class Router:
 
     async def status(self) -> ServiceStatus:
         """The service at a glance; the first call waits until the replicas have been counted."""
-        self._watch_replicas()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(
-                asyncio.gather(*(self._counted[pool].wait() for pool in self._pools)), REPORT_TIMEOUT_S
-            )
+        self._replicas.start()
+        await self._replicas.counted()
         loads = self._scheduler.loads()
         pools = tuple(
-            PoolStatus(name, load.num_waiting, load.num_running, self._reports[name]) for name, load in loads.items()
+            PoolStatus(name, load.num_waiting, load.num_running, self._replicas.reports(name))
+            for name, load in loads.items()
         )
         return ServiceStatus(
             time.monotonic() - self._started_s, pools, dict(self._outcomes), num_in_flight=len(self._in_flight)
@@ -284,6 +274,11 @@ class Router:
         if not entry.answer.done():
             entry.answer.set_result(result)
 
+    def _counted(self, pool: str, num_replicas: int) -> None:
+        """The replicas of a pool were counted; that also wakes frames whose replica had died."""
+        self._scheduler.replicas_ready(pool, num_replicas)
+        self._pump()
+
     def _cancelled(self, frame_id: str) -> None:
         """A caller gave up: a waiting frame leaves its lane; one that runs is answered to nobody, but recorded."""
         entry = self._in_flight.get(frame_id)
@@ -297,36 +292,6 @@ class Router:
         if self._frame_log is not None:
             self._frame_log.write(result)
         return result
-
-    def _watch_replicas(self) -> None:
-        """Begin counting replicas, once there is an event loop to do it in."""
-        if not self._watching:
-            self._watching = True
-            for pool in self._pools:
-                task = asyncio.get_running_loop().create_task(self._watch_pool(pool))
-                self._tasks.add(task)
-
-    async def _watch_pool(self, pool: str) -> None:
-        while True:
-            try:
-                response = self._pools[pool].broadcast("report")
-                answers = await response.results_async(timeout_s=REPORT_TIMEOUT_S, return_exceptions=True)
-            except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
-                # One silent replica fails the whole round: those that were counted before go on.
-                logger.warning("pool %s: a replica did not report in %.0f s", pool, REPORT_TIMEOUT_S)
-            except Exception as err:  # no replica yet, or none any more: Serve brings one
-                if self._reports[pool]:
-                    logger.warning("pool %s: no replica (%s)", pool, err)
-                self._count(pool, [])
-            else:
-                self._count(pool, [answer for answer in answers if isinstance(answer, ReplicaReport)])
-            self._counted[pool].set()
-            self._pump()
-            await asyncio.sleep(REPORT_INTERVAL_S)
-
-    def _count(self, pool: str, reports: list[ReplicaReport]) -> None:
-        self._reports[pool] = tuple(sorted(reports, key=lambda report: report.replica))
-        self._scheduler.replicas_ready(pool, len(reports))
 
 
 def _refused(meta: FrameMeta, verdict: Verdict | None, error: FramelaneError) -> FrameResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -57,7 +56,9 @@ def stream(
 
     Uses the running service (framelane up); with --model, or when none runs, one of its own that ends with the command.
     """
-    feeds = _feeds(sources, camera, priority, Feed("", ImageSource("", ()), slo_s=slo_s, fps=fps, limit=limit))
+    feeds = [
+        Feed(name, source, rank, slo_s, fps, limit) for name, source, rank in _cameras(sources, camera, priority)
+    ]  # fmt: skip
     latest: dict[str, tuple[Image, FrameResult]] = {}
     results = sys.stdout  # while a service of our own runs, the name stands for standard error
     with _service(model, [feed.source for feed in feeds]) as client, progress() as shown:
@@ -68,6 +69,7 @@ def stream(
             latest[feed.camera] = (image_hwc, result)
             if as_json:
                 results.write(json.dumps(frame_record(result) | _boxes(result), ensure_ascii=False) + "\n")
+                results.flush()
 
         summaries = asyncio.run(play(client, feeds, on_result))
     if save is not None:
@@ -80,8 +82,10 @@ def stream(
         raise typer.Exit(1)
 
 
-def _feeds(sources: list[str], cameras: list[str] | None, priorities: list[str] | None, common: Feed) -> list[Feed]:
-    """One feed a source; `common` carries what all have in common."""
+def _cameras(
+    sources: list[str], cameras: list[str] | None, priorities: list[str] | None
+) -> list[tuple[str, Source, str]]:
+    """A name, a source and a priority for each; raises `FramelaneError` where numbers or values do not fit."""
     opened = [open_source(text) for text in sources]
     names = cameras or _unique([source.name for source in opened])
     ranks = priorities if priorities and len(priorities) > 1 else (priorities or ["normal"]) * len(opened)
@@ -90,10 +94,7 @@ def _feeds(sources: list[str], cameras: list[str] | None, priorities: list[str] 
             raise FramelaneError(f"{option}: got {len(values)} for {len(opened)} sources, allowed is one for each")
     if len(set(names)) != len(names):
         raise FramelaneError(f"--camera: got a name twice ({', '.join(names)}), allowed are different names")
-    return [
-        dataclasses.replace(common, camera=name, source=source, priority=priority_named(rank).value)
-        for name, source, rank in zip(names, opened, ranks, strict=True)
-    ]
+    return [(name, source, priority_named(rank).value) for name, source, rank in zip(names, opened, ranks, strict=True)]
 
 
 @contextlib.contextmanager

@@ -112,7 +112,7 @@ class World:
     async def close(self) -> None:
         """Stop the watchers, which live as long as the router, and look at what is left."""
         await self.settle()
-        watchers = {task for task in self.router._tasks if "_watch_pool" in repr(task.get_coro())}
+        watchers = set(self.router._replicas._tasks)
         left = asyncio.all_tasks() - watchers - {asyncio.current_task()}
         for task in watchers:
             task.cancel()

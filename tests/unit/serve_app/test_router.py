@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError, RayActorError
 from router_world import Ref, World, found, play, report, score_of
 from serve_samples import HD, UHD, VGA, sample_limits, sample_meta, sample_plan
 
-from serve_app import router as router_module
+from serve_app import replica_watch
 from serve_app.errors import (
     FrameCancelledError,
     FrameExpiredError,
@@ -40,7 +40,7 @@ def no_cluster(monkeypatch):
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "put", refuse)
-    monkeypatch.setattr(router_module, "REPORT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(replica_watch, "REPORT_INTERVAL_S", 0.0)
 
 
 def metas(*names, **changes):
@@ -677,7 +677,7 @@ def test_the_first_status_waits_for_the_first_count():
 
 def test_a_status_comes_though_replicas_do_not_answer(monkeypatch):
     """After the time that is given to replicas, what is known is told."""
-    monkeypatch.setattr(router_module, "REPORT_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(replica_watch, "REPORT_TIMEOUT_S", 0.01)
 
     async def scenario(world):
         assert (await world.router.status()).pools == (PoolStatus("near", 0, 0, ()), PoolStatus("far", 0, 0, ()))

@@ -1,0 +1,66 @@
+"""Counts the replicas of each pool by asking them: once a second, those that answer their report are ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.results import ReplicaReport
+
+logger = logging.getLogger(__name__)
+
+# How often replicas are counted; a dead one is noticed earlier, by its failed batch.
+REPORT_INTERVAL_S = 1.0
+# A replica that is busy answers its report at once (it is not queued), so this long means gone.
+REPORT_TIMEOUT_S = 5.0
+
+
+class ReplicaWatch:
+    """Keeps the latest reports of every pool and says when their number may have changed."""
+
+    def __init__(self, pools: Mapping[str, DeploymentHandle[Any]], on_count: Callable[[str, int], None]) -> None:
+        """Take a handle for each pool, and whom to tell (pool, replicas that are ready) after every round."""
+        self._pools = dict(pools)
+        self._on_count = on_count
+        self._reports: dict[str, tuple[ReplicaReport, ...]] = dict.fromkeys(self._pools, ())
+        self._counted = {pool: asyncio.Event() for pool in self._pools}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to count, in the running event loop; calling it again does nothing."""
+        if not self._tasks:
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(self._watch(pool)) for pool in self._pools]
+
+    async def counted(self) -> None:
+        """Wait until every pool has been counted once, or for as long as a report may take."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(each.wait() for each in self._counted.values())), REPORT_TIMEOUT_S)
+
+    def reports(self, pool: str) -> tuple[ReplicaReport, ...]:
+        """What the replicas of a pool last said of themselves, by name."""
+        return self._reports[pool]
+
+    async def _watch(self, pool: str) -> None:
+        while True:
+            try:
+                response = self._pools[pool].broadcast("report")
+                answers = await response.results_async(timeout_s=REPORT_TIMEOUT_S, return_exceptions=True)
+            except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
+                # One silent replica fails the whole round: those that were counted before go on.
+                logger.warning("pool %s: a replica did not report in %.0f s", pool, REPORT_TIMEOUT_S)
+            except Exception as err:  # no replica yet, or none any more: Serve brings one
+                if self._reports[pool]:
+                    logger.warning("pool %s: no replica (%s)", pool, err)
+                self._reports[pool] = ()
+            else:
+                reports = [answer for answer in answers if isinstance(answer, ReplicaReport)]
+                self._reports[pool] = tuple(sorted(reports, key=lambda report: report.replica))
+            self._counted[pool].set()
+            self._on_count(pool, len(self._reports[pool]))
+            await asyncio.sleep(REPORT_INTERVAL_S)
