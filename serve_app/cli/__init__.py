@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from engines.errors import EngineError
 from serve_app.cli import demo, detect, export, service, stream
-from serve_app.cli.console import errors
+from serve_app.cli.console import errors, output
 from serve_app.errors import FramelaneError
 
 app = typer.Typer(
     name="framelane",
-    help="Serve YOLO detectors to mixed-resolution cameras: every frame at its own size, critical ones first.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        output.print(f"framelane {metadata.version('framelane')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def framelane(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Serve YOLO detectors to mixed-resolution cameras: every frame at its own size, critical ones first."""
+
+
 app.command()(export.export)
 app.command()(service.up)
 app.command()(service.down)
@@ -34,6 +52,10 @@ def main() -> None:
         app()
     except (FramelaneError, EngineError) as err:
         errors.print(f"[bold red]error:[/] {escape(str(err))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except OSError as err:
+        where = f" {err.filename}" if err.filename else ""
+        errors.print(f"[bold red]error:[/]{escape(where)} {escape(err.strerror or str(err))}", highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("interrupted", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 
@@ -220,3 +221,14 @@ def test_export_without_its_extra_says_how_to_get_it(framelane):
     if importlib.util.find_spec("ultralytics") is not None:
         pytest.skip("the export extra is installed")
     assert_told(framelane("export", "best.pt"), "export extra", "framelane[export]")
+
+
+def test_the_version_is_that_of_the_distribution(framelane):
+    """One line."""
+    assert framelane("--version").stdout.split() == ["framelane", importlib.metadata.version("framelane")]
+
+
+def test_a_folder_that_cannot_be_made_is_told(framelane, tmp_path):
+    """Operating system errors are words too."""
+    (tmp_path / "file").write_text("")
+    assert_told(framelane("demo", "--out", tmp_path / "file" / "out"), "file/out", "Not a directory")
