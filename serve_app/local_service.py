@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from serve_app.app import application
 from serve_app.client import Client
 from serve_app.plan import Plan
-from serve_app.ray_session import deployed, start_ray, stop_ray
+from serve_app.ray_session import check_room, deployed, start_ray, stop_ray
 
 
 @contextmanager
@@ -20,6 +20,7 @@ def local_service(plan: Plan, num_cpus: int | None = None) -> Iterator[Client]:
     with contextlib.redirect_stdout(sys.stderr):
         start_ray(num_cpus)
         try:
+            check_room(plan)
             with deployed(application(plan)):
                 yield Client.connect()
         finally:

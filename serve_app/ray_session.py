@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -18,9 +19,11 @@ from ray.serve.handle import DeploymentHandle
 
 from serve_app.app_name import APP_NAME
 from serve_app.config import prepare_ray_environment, state_folder
-from serve_app.errors import ServiceUnavailableError
+from serve_app.errors import InvalidPlanError, ServiceUnavailableError
+from serve_app.plan import Plan
 
 SERVICE_FILE = "service.json"
+LOCK_FILE = "service.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,24 @@ def start_ray(num_cpus: int | None = None) -> str:
         logging_level=logging.ERROR,
     )
     return str(ray.get_runtime_context().gcs_address)
+
+
+def check_room(plan: Plan) -> None:
+    """Raise `InvalidPlanError` if the connected Ray has not what all replicas reserve: Serve would wait for ever.
+
+    Only for a Ray whose size is final; one with an autoscaler may still grow.
+    """
+    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    asked = {
+        "CPU": sum(pool.num_replicas * pool.num_cpus for pool in plan.pools),
+        "GPU": sum(pool.num_replicas * pool.num_gpus for pool in plan.pools),
+    }
+    for resource, amount in asked.items():
+        if amount > has.get(resource, 0):
+            raise InvalidPlanError(
+                f"pools: got {amount:g} {resource}s for all replicas, this machine has {has.get(resource, 0):g}; "
+                f"lower replicas or {resource.lower()}s in the plan"
+            )
 
 
 def connect_ray(address: str | None = None) -> None:
@@ -151,8 +172,30 @@ def _silence() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def hosting() -> Iterator[None]:
+    """Be the one process that hosts this user's service; the lock is gone with the process, however it ends.
+
+    Raises:
+        ServiceUnavailableError: another one hosts it, or is about to.
+    """
+    folder = state_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise ServiceUnavailableError(
+                "up: a service runs already, or is starting or stopping; look at: framelane status"
+            ) from err
+        try:
+            yield
+        finally:
+            (folder / SERVICE_FILE).unlink(missing_ok=True)
+
+
 def write_note(address: str, plan: str) -> None:
-    """Note that this process hosts a service."""
+    """Note that this process hosts a service; within `hosting`."""
     note = ServiceNote(os.getpid(), _started_ticks(os.getpid()) or 0, address, plan)
     folder = state_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,11 +212,6 @@ def read_note() -> ServiceNote | None:
     except (OSError, ValueError, TypeError):
         return None
     return note if _started_ticks(note.pid) == note.pid_started_ticks else None
-
-
-def remove_note() -> None:
-    """Forget the noted service."""
-    (state_folder() / SERVICE_FILE).unlink(missing_ok=True)
 
 
 def _started_ticks(pid: int) -> int | None:

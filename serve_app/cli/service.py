@@ -119,16 +119,11 @@ def _deploy(path: Path, address: str) -> None:
 def _host(path: Path) -> None:
     """Run Ray and the application as children of this process until it is told to stop."""
     from serve_app.app import application
-    from serve_app.ray_session import deployed, read_note, remove_note, start_ray, stop_ray, write_note
+    from serve_app.ray_session import check_room, deployed, hosting, start_ray, stop_ray, write_note
 
-    running = read_note()
-    if running is not None:
-        raise ServiceUnavailableError(
-            f"up: a service runs already (process {running.pid}); stop it with: framelane down"
-        )
     stop = threading.Event()
     with contextlib.ExitStack() as at_end:
-        at_end.callback(remove_note)
+        at_end.enter_context(hosting())
         with progress() as shown:
             shown.add_task("starting Ray and warming engines", total=None)
             address = start_ray()
@@ -136,7 +131,9 @@ def _host(path: Path) -> None:
             # After Ray's own handlers, which would leave without cleaning up.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: stop.set())
-            at_end.enter_context(deployed(application(load_plan(path))))
+            plan = load_plan(path)
+            check_room(plan)
+            at_end.enter_context(deployed(application(plan)))
         write_note(address, str(path))
         output.print(f"serving {path} on {address} (process {os.getpid()})", highlight=False)
         stop.wait()
@@ -152,7 +149,8 @@ def _start_background(path: Path) -> None:
             f"up: a service runs already (process {running.pid}); stop it with: framelane down"
         )
     _log_path().parent.mkdir(parents=True, exist_ok=True)
-    with _log_path().open("wb") as log:
+    with _log_path().open("ab") as log:  # never cut what another service is writing
+        written_before = log.tell()
         host = subprocess.Popen(
             [sys.executable, "-m", "serve_app.cli", "up", str(path), "--foreground"],
             stdin=subprocess.DEVNULL,
@@ -165,7 +163,7 @@ def _start_background(path: Path) -> None:
         shown.add_task("starting Ray and warming engines", total=None)
         while (note := read_note()) is None or note.pid != host.pid:
             if host.poll() is not None or time.monotonic() > give_up_s:
-                reason = _log_path().read_text(errors="replace").strip()[-1500:]
+                reason = _log_path().read_bytes()[written_before:].decode(errors="replace").strip()[-1500:]
                 raise ServiceUnavailableError(
                     f"up: the service did not start; its log {_log_path()} ends with:\n{reason}"
                 )
