@@ -48,8 +48,8 @@ class Client:
         """Connect to a running service.
 
         Args:
-            address: of a Ray cluster, such as `10.0.0.5:6379`; None: this process's own Ray if it has one, else the
-                service that `framelane up` started here, else the Ray cluster of this machine.
+            address: of a Ray cluster, such as `10.0.0.5:6379`, or `auto` for the one of this machine; None: this
+                process's own Ray if it has one, else what `RAY_ADDRESS` says, else the service of `framelane up`.
 
         Raises:
             ServiceUnavailableError: there is none; the message says how to start one.

@@ -211,6 +211,11 @@ def state_folder() -> Path:
     return Path(own) if own else Path(base) / "framelane"
 
 
+def ray_address() -> str | None:
+    """The Ray cluster that the user's environment names, as Ray itself reads it."""
+    return os.environ.get("RAY_ADDRESS") or None
+
+
 def prepare_ray_environment() -> None:
     """Set what Ray reads from the environment of the process that starts it; call before `ray.init`."""
     # Refs must travel nested in arguments; smuggled any other way they would pin frames for ever. Make that an error.

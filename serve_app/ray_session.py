@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.app_name import APP_NAME
-from serve_app.config import prepare_ray_environment, state_folder
+from serve_app.config import prepare_ray_environment, ray_address, state_folder
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.plan import Plan
 
@@ -79,16 +79,24 @@ def check_room(plan: Plan) -> None:
 def connect_ray(address: str | None = None) -> None:
     """Connect this process to a running Ray, unless it is connected already.
 
+    Args:
+        address: of a Ray cluster, or `auto` for the one of this machine; None: what `RAY_ADDRESS` says, else the
+            service that `framelane up` started. Another Ray that happens to run here is never taken by guess.
+
     Raises:
-        ServiceUnavailableError: none can be reached.
+        ServiceUnavailableError: none is known, or it cannot be reached.
     """
     if ray.is_initialized():
         return
+    note = read_note()
+    target = address or ray_address() or (note.address if note else None)
+    if target is None:
+        raise ServiceUnavailableError(
+            "service: none of yours runs on this machine; start one with: framelane up, or name a Ray cluster's address"
+        )
     prepare_ray_environment()
     _use_ray_token()
     _quiet_serve()
-    note = read_note()
-    target = address or (note.address if note else "auto")
     try:
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as err:

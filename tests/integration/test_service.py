@@ -44,10 +44,13 @@ def is_lost(ref):
 def store_usage_when_settled(timeout_s=15.0):
     """The object store's usage once references were counted down; frames are megabytes, Serve's own objects are not."""
     give_up_s = time.monotonic() + timeout_s
+    address = ray.get_runtime_context().gcs_address
     while True:
         gc.collect()
         # "Plasma memory usage 0 MiB, 2 objects, 0.0% full, …"
-        line = next(line for line in memory_summary(stats_only=True).splitlines() if "Plasma memory usage" in line)
+        line = next(
+            line for line in memory_summary(address, stats_only=True).splitlines() if "Plasma memory usage" in line
+        )
         usage = line.partition("usage ")[2].partition(",")[0]
         if usage == "0 MiB" or time.monotonic() > give_up_s:
             return usage
