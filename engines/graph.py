@@ -33,6 +33,8 @@ def load_model(path: Path) -> onnx.ModelProto:
     Raises:
         ModelFileError: missing, unreadable or not ONNX.
     """
+    if path.is_dir():
+        raise ModelFileError(f"model {path}: is a folder; give the path of an ONNX detector in it")
     if not path.is_file():
         raise ModelFileError(
             f"model {path}: no such file; give the path of an ONNX detector (framelane export MODEL.pt)"

@@ -1,4 +1,4 @@
-"""Reading image files whole or not at all: OpenCV fills what a truncated JPEG lacks with grey and says nothing."""
+"""Reading image files, refusing those that break off: OpenCV fills what a truncated JPEG lacks with grey, silently."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def read_image(path: Path) -> Image:
     Raises:
         ImageFileError: missing, unreadable, truncated or no image.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ImageFileError(f"image {path}: is a device or a pipe; allowed is a readable image file")
     try:
         data = path.read_bytes()
     except OSError as err:

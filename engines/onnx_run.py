@@ -14,6 +14,7 @@ from engines.base import EngineMemory, EngineOutput
 from engines.boxes import DetectionLimits, decode
 from engines.errors import EngineMemoryError, ModelFileError, ShapeNotWarmError
 from engines.graph import INPUT_NAME, load_model, read_info, to_uint8_nhwc
+from engines.letterbox import FILL
 from engines.process_memory import process_memory
 from engines.spec import ModelInfo, WarmShape, check_shapes
 
@@ -56,7 +57,17 @@ class OnnxEngine:
             self._session = self._make_session()
         for canvas, batch in sorted(shapes, key=lambda s: -s.canvas.num_px * s.batch):
             shape = (batch, canvas.height, canvas.width, 3)
-            self._run(np.full(shape, 114, np.uint8))
+            try:
+                output = self._run(np.full(shape, FILL, np.uint8))
+            except MemoryError as err:
+                raise EngineMemoryError(
+                    f"engine: no memory for a batch of shape {shape} ({err}); use a smaller one"
+                ) from err
+            if not np.isfinite(output).all():
+                raise ModelFileError(
+                    f"model {self._model_path}: got values that are no numbers on a plain grey frame, its weights are "
+                    "damaged; export it again with framelane export"
+                )
             self._warm.add(shape)
 
     def infer(self, batch_nhwc: npt.NDArray[np.uint8]) -> EngineOutput:

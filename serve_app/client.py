@@ -23,7 +23,7 @@ from serve_app.app_name import APP_NAME
 from serve_app.errors import InvalidFrameError, ServiceUnavailableError
 from serve_app.frames import FrameMeta, check_meta
 from serve_app.plan import Plan
-from serve_app.ray_session import connect_ray
+from serve_app.ray_session import ServiceNote, connect_ray, read_note
 from serve_app.results import FrameResult, ServiceStatus
 
 # Beyond a frame's own deadline: a batch that began in time may end after it.
@@ -38,10 +38,11 @@ class Client:
     long as the call: when this process dies, its frames die with it.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], plan: Plan) -> None:
-        """Take a handle to the router and the plan it serves; use `connect` to get both."""
+    def __init__(self, handle: DeploymentHandle[Any], plan: Plan, host: ServiceNote | None = None) -> None:
+        """Take a handle to the router, the plan it serves, and who hosts it; use `connect` to get them."""
         self._handle = handle
         self._plan = plan
+        self._host = host
 
     @classmethod
     def connect(cls, address: str | None = None) -> Client:
@@ -54,7 +55,7 @@ class Client:
         Raises:
             ServiceUnavailableError: there is none; the message says how to start one.
         """
-        connect_ray(address)
+        host = connect_ray(address)
         try:
             handle = serve.get_app_handle(APP_NAME)
             plan = handle.plan.remote().result(timeout_s=CONTROL_TIMEOUT_S)
@@ -63,7 +64,7 @@ class Client:
                 f"service: Ray runs at {address or 'this machine'}, but no application {APP_NAME!r} answers on it "
                 f"({type(err).__name__}); deploy one with: framelane up"
             ) from err
-        return cls(handle, plan)
+        return cls(handle, plan, host)
 
     @property
     def plan(self) -> Plan:
@@ -172,7 +173,10 @@ class Client:
     def _checked(
         self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None
     ) -> tuple[list[Image], list[FrameMeta]]:
-        """Check every array, and what is said of it, before anything is sent."""
+        """Check the host, every array and what is said of it, before anything is sent."""
+        if self._host is not None and read_note() != self._host:
+            # Ray ends a process that puts an object into a store which has gone.
+            raise ServiceUnavailableError("service: it was stopped; start it and connect again")
         images, metas = [], []
         max_frame_px = self._plan.limits.max_frame_px
         for index, image_hwc in enumerate(images_hwc):

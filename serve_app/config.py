@@ -16,7 +16,7 @@ from engines.boxes import DetectionLimits
 from engines.frame_array import MAX_FRAME_PX
 from engines.spec import CanvasShape
 from serve_app.errors import InvalidPlanError
-from serve_app.frames import Priority
+from serve_app.frames import MAX_SLO_S, Priority
 from serve_app.plan import (
     DEFAULT_CRITICAL_SLO_S,
     DEFAULT_MAX_WAITING_BYTES,
@@ -47,7 +47,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_no_switch)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_switch)]
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_switch)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_switch)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_SLO_S, allow_inf_nan=False), BeforeValidator(_no_switch)]
+# Bounds that only a slip of the pen passes: no GPU of today holds such a batch, no cluster so many replicas.
+CanvasSidePx = Annotated[int, Field(ge=1, le=16_384), BeforeValidator(_no_switch)]
+BatchSize = Annotated[int, Field(ge=1, le=256), BeforeValidator(_no_switch)]
+NumReplicas = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_no_switch)]
 
 
 class _Section(BaseModel):
@@ -57,7 +61,7 @@ class _Section(BaseModel):
 
 
 class _PoolSection(_Section):
-    replicas: PositiveInt = 1
+    replicas: NumReplicas = 1
     cpus: Amount = 1.0
     gpus: Amount = 0.0
     threads: Annotated[int, Field(ge=0), BeforeValidator(_no_switch)] = 0
@@ -66,8 +70,8 @@ class _PoolSection(_Section):
 class _BucketSection(_Section):
     model: Name | None = None
     pool: Name | None = None
-    canvases: Annotated[list[tuple[PositiveInt, PositiveInt]], Field(min_length=1)]
-    batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+    canvases: Annotated[list[tuple[CanvasSidePx, CanvasSidePx]], Field(min_length=1)]
+    batches: Annotated[list[BatchSize], Field(min_length=1)] = [1]
 
 
 class _CameraSection(_Section):
@@ -122,6 +126,8 @@ def load_plan(path: Path) -> Plan:
     Raises:
         InvalidPlanError: missing, not YAML, an unknown key, a wrong value; names the key and the nearest right one.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InvalidPlanError(f"plan {path}: is a device or a pipe; give the path of a plan YAML")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _PlanLoader)  # noqa: S506 (it is a SafeLoader)
     except OSError as err:

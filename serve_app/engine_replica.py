@@ -88,12 +88,14 @@ class EngineReplica:
         fetched_s = time.monotonic()
         errors = [frame if isinstance(frame, FramelaneError) else None for frame in frames]
         images_hwc = [None if isinstance(frame, FramelaneError) else frame for frame in frames]
+        self._num_batches += 1
+        if all(errors):  # nothing to infer: the next batch need not wait for grey
+            return BatchReply(self._replica, tuple(error for error in errors if error), fetched_s - began_s, 0, 0, 0, 0)
         loop = asyncio.get_running_loop()
         placed = await loop.run_in_executor(self._placing_thread, place_batch, images_hwc, request.canvas)
         placed_s = time.monotonic()
         run = await loop.run_in_executor(self._engine_thread, self._run, request.bucket, placed)
         ended_s = time.monotonic()
-        self._num_batches += 1
         staged_s = max(0.0, ended_s - placed_s - run.busy_s)
         infer_s = run.output.run_s if run.output else 0.0
         return BatchReply(

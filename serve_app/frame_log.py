@@ -8,6 +8,7 @@ import logging
 from io import FileIO
 from pathlib import Path
 
+from serve_app.errors import InvalidPlanError
 from serve_app.frames import is_size
 from serve_app.results import FrameResult
 
@@ -62,6 +63,16 @@ class FrameLog:
         self._file: FileIO | None = None
         self._torn = False
         self.num_lost = 0
+
+    def check(self) -> None:
+        """Raise `InvalidPlanError` unless the file can be opened for appending; leaves it there."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.open("ab").close()
+        except OSError as err:
+            raise InvalidPlanError(
+                f"frame_log: {self._path} cannot be written ({(err.strerror or str(err)).lower()}); name another file"
+            ) from err
 
     def write(self, result: FrameResult) -> None:
         """Append one record."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from enum import Enum
 from numbers import Integral
 from typing import TypeGuard
 
+import numpy as np
+
 from engines.errors import FrameArrayError
 from engines.frame_array import check_size
 from engines.spec import CanvasShape
 from serve_app.errors import InvalidFrameError
+
+# A day: what may wait longer is a job for a queue of files, and clocks take no arbitrary numbers.
+MAX_SLO_S = 86_400.0
 
 
 class Priority(Enum):
@@ -92,7 +96,7 @@ def check_meta(meta: FrameMeta, *, max_frame_px: int) -> Priority:
         raise InvalidFrameError(f"camera: got {meta.camera!r}, allowed is a non-empty name such as 'gate-1'")
     if meta.slo_s is not None and not _is_duration(meta.slo_s):
         raise InvalidFrameError(
-            f"slo_s: got {meta.slo_s!r}, allowed is a number of seconds above 0, counted from now; "
+            f"slo_s: got {meta.slo_s!r}, allowed is a number of seconds above 0, at most {MAX_SLO_S:g}, from now on; "
             "a deadline in the past cannot be met: drop the frame, or leave slo_s out for the plan's default"
         )
     if not is_size(meta.size_hw):
@@ -105,8 +109,9 @@ def check_meta(meta: FrameMeta, *, max_frame_px: int) -> Priority:
 
 
 def _is_duration(value: object) -> bool:
-    """Whether this is a positive number; a switch is none, nor is an integer that no float can hold."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+    """Whether this is a number of seconds, NumPy's included, from above 0 to `MAX_SLO_S`; a switch is none."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return is_number and bool(0 < value <= MAX_SLO_S)  # type: ignore[operator]
 
 
 def is_size(value: object) -> TypeGuard[tuple[int, int]]:

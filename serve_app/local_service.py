@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,9 +21,20 @@ def local_service(plan: Plan, num_cpus: int | None = None) -> Iterator[Client]:
     # Ray prints its own news to standard output, which belongs to the results of commands.
     with contextlib.redirect_stdout(sys.stderr):
         start_ray(num_cpus)
+        _end_in_order_on_sigterm()
         try:
             check_room(plan)
             with deployed(application(plan)):
                 yield Client.connect()
         finally:
             stop_ray()
+
+
+def _end_in_order_on_sigterm() -> None:
+    """Let SIGTERM unwind the stack, as Ctrl-C does; Ray's own handler aborts the process and leaves its replicas."""
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, leave)

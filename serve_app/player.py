@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from engines.letterbox import Image
 from serve_app.camera_summary import CameraSummary
@@ -63,7 +63,11 @@ async def play(client: AsyncDetector, feeds: Sequence[Feed], on_result: OnResult
     Returns:
         One summary a feed, in their order; a feed whose source fails has the error in its summary, the others go on.
     """
-    return list(await asyncio.gather(*(_play_one(client, feed, on_result) for feed in feeds)))
+    playing = [asyncio.create_task(_play_one(client, feed, on_result)) for feed in feeds]
+    try:
+        return list(await asyncio.gather(*playing))
+    finally:
+        await _cancelled(playing)
 
 
 async def _play_one(client: AsyncDetector, feed: Feed, on_result: OnResult) -> CameraSummary:
@@ -91,8 +95,10 @@ async def _play_one(client: AsyncDetector, feed: Feed, on_result: OnResult) -> C
         task = asyncio.create_task(_send(client, feed, frame, summary, on_result))
         in_flight.add(task)
         task.add_done_callback(in_flight.discard)
-    if in_flight:
+    try:
         await asyncio.gather(*in_flight)
+    finally:
+        await _cancelled(in_flight)
     return summary
 
 
@@ -108,6 +114,13 @@ async def _send(
         return
     summary.add(result, time.monotonic() - sent_s)
     on_result(feed, image_hwc, result)
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs and wait for its end: an error of `on_result` must leave nothing behind."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _next_frame(frames: Iterator[Image | FramelaneError]) -> Image | FramelaneError | None:

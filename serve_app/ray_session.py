@@ -7,9 +7,11 @@ import fcntl
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,16 @@ from serve_app.plan import Plan
 
 SERVICE_FILE = "service.json"
 LOCK_FILE = "service.lock"
+# A Ray head that takes longer to accept a connection is of no use to cameras.
+CONNECT_TIMEOUT_S = 5.0
+
+
+class ServiceState(str, Enum):
+    """Where a hosted service stands."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    STOPPING = "stopping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +43,15 @@ class ServiceNote:
     """What `framelane up` notes of the service it hosts.
 
     Attributes:
+        state: whether it serves already, or still.
         pid: the hosting process.
         pid_started_ticks: when that process began, in the kernel's ticks since boot: tells it from a later process that
             got the same id.
-        address: of its Ray cluster.
+        address: of its Ray cluster; empty while it starts.
         plan: the plan's path.
     """
 
+    state: ServiceState
     pid: int
     pid_started_ticks: int
     address: str
@@ -76,34 +90,56 @@ def check_room(plan: Plan) -> None:
             )
 
 
-def connect_ray(address: str | None = None) -> None:
+def connect_ray(address: str | None = None) -> ServiceNote | None:
     """Connect this process to a running Ray, unless it is connected already.
 
     Args:
         address: of a Ray cluster, or `auto` for the one of this machine; None: what `RAY_ADDRESS` says, else the
             service that `framelane up` started. Another Ray that happens to run here is never taken by guess.
 
+    Returns:
+        The service of `framelane up`, if that is where this process is connected now.
+
     Raises:
         ServiceUnavailableError: none is known, or it cannot be reached.
     """
     if ray.is_initialized():
-        return
+        return None
     note = read_note()
     target = address or ray_address() or (note.address if note else None)
+    if target == "" and note is not None:
+        raise ServiceUnavailableError(f"service: it is still {note.state.value} (process {note.pid}); try again soon")
     if target is None:
         raise ServiceUnavailableError(
             "service: none of yours runs on this machine; start one with: framelane up, or name a Ray cluster's address"
         )
+    _check_port(target)
     prepare_ray_environment()
     _use_ray_token()
     _quiet_serve()
     try:
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as err:
-        raise ServiceUnavailableError(
-            f"service: no Ray can be reached at {'this machine' if target == 'auto' else target} "
-            f"({str(err).splitlines()[0][:150]}); start a service with: framelane up"
-        ) from err
+        raise _unreachable(target, str(err)) from err
+    return note if note is not None and target == note.address else None
+
+
+def _check_port(address: str) -> None:
+    """Find out in seconds that nobody listens at `host:port`, where Ray would try for a minute."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()) or "/" in host:
+        return  # `auto`, or a scheme that only Ray understands
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as err:
+        raise _unreachable(address, str(err)) from err
+
+
+def _unreachable(address: str, reason: str) -> ServiceUnavailableError:
+    first_line = (reason.splitlines() or [""])[0][:150]
+    return ServiceUnavailableError(
+        f"service: no Ray can be reached at {address} ({first_line}); start a service with: framelane up"
+    )
 
 
 def _quiet_serve() -> None:
@@ -202,9 +238,9 @@ def hosting() -> Iterator[None]:
             (folder / SERVICE_FILE).unlink(missing_ok=True)
 
 
-def write_note(address: str, plan: str) -> None:
+def write_note(state: ServiceState, address: str, plan: str) -> None:
     """Note that this process hosts a service; within `hosting`."""
-    note = ServiceNote(os.getpid(), _started_ticks(os.getpid()) or 0, address, plan)
+    note = ServiceNote(state, os.getpid(), _started_ticks(os.getpid()) or 0, address, plan)
     folder = state_folder()
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{SERVICE_FILE}.{os.getpid()}"
@@ -216,8 +252,9 @@ def read_note() -> ServiceNote | None:
     """The service that `framelane up` hosts for this user, if its process still runs."""
     path = state_folder() / SERVICE_FILE
     try:
-        note = ServiceNote(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        content = json.loads(path.read_text())
+        note = ServiceNote(**(content | {"state": ServiceState(content["state"])}))
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     return note if _started_ticks(note.pid) == note.pid_started_ticks else None
 

@@ -142,9 +142,11 @@ class ServiceStatus:
         pools: in the plan's order.
         outcomes: frames so far, by outcome.
         num_in_flight: frames that have no outcome yet.
+        num_records_lost: frames whose record could not be written to the frame log.
     """
 
     uptime_s: float
     pools: tuple[PoolStatus, ...]
     outcomes: dict[str, int]
     num_in_flight: int
+    num_records_lost: int = 0

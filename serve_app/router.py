@@ -129,7 +129,8 @@ class Router:
         try:
             image_hwc = check_frame(image_hwc, max_frame_px=self._plan.limits.max_frame_px)
         except FrameArrayError as err:
-            raise InvalidFrameError(str(err)) from err
+            unseen = FrameMeta(uuid.uuid4().hex, camera, (0, 0), priority, slo_s)
+            raise self._record(_refused(unseen, None, InvalidFrameError(str(err)))).error from err  # type: ignore[misc]
         meta = FrameMeta(uuid.uuid4().hex, camera, image_hwc.shape[:2], priority, slo_s)
         ref = await asyncio.to_thread(ray.put, image_hwc)
         return (await self.submit(meta, [ref])).unless_failed()
@@ -144,7 +145,11 @@ class Router:
             for name, load in loads.items()
         )
         return ServiceStatus(
-            time.monotonic() - self._started_s, pools, dict(self._outcomes), num_in_flight=len(self._in_flight)
+            time.monotonic() - self._started_s,
+            pools,
+            dict(self._outcomes),
+            num_in_flight=len(self._in_flight),
+            num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
         )
 
     async def plan(self) -> Plan:

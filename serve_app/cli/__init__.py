@@ -54,7 +54,7 @@ def main() -> None:
         errors.print(f"[bold red]error:[/] {escape(str(err))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except OSError as err:
-        where = f" {err.filename}" if err.filename else ""
+        where = f" {err.filename}:" if err.filename else ""
         errors.print(f"[bold red]error:[/]{escape(where)} {escape(err.strerror or str(err))}", highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:

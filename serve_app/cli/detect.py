@@ -74,7 +74,7 @@ def _detect_one(engine: OnnxEngine, path: Path, wanted: CanvasShape | None, save
     found = output_.detections[0]
     class_names = [engine.model.class_name(int(class_id)) for class_id in found.class_ids]
     if save is not None:
-        save_picture(save / f"{path.stem}.png", draw_detections(image_hwc, found, class_names))
+        save_picture(save / f"{path.stem}.png", draw_detections(image_hwc, found, class_names), keep_old=True)
     preprocess_s, postprocess_s = placed_s - placing_s, ended_s - placed_s - output_.run_s
     return {
         "image": str(path),
@@ -101,10 +101,13 @@ def native_canvas(size_hw: tuple[int, ...], stride_px: int) -> CanvasShape:
 
 
 def _parse_canvas(text: str) -> CanvasShape:
-    height, _, width = text.lower().replace("×", "x").partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    height, _, width = text.lower().partition("x")
+    if not (text.isascii() and height.isdigit() and width.isdigit()):
         raise FramelaneError(f"--canvas: got {text!r}, allowed is HEIGHTxWIDTH in px, such as 736x1280")
-    return CanvasShape(int(height), int(width))
+    canvas = CanvasShape(int(height), int(width))
+    if canvas.num_px > MAX_CANVAS_PX:
+        raise FramelaneError(f"--canvas: got {canvas}, {canvas.num_px:,} px, allowed are {MAX_CANVAS_PX:,}")
+    return canvas
 
 
 def _show(record: dict[str, object], *, as_json: bool) -> None:

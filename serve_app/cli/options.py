@@ -25,19 +25,23 @@ DEFAULTS = DetectionLimits()
 
 def model_file(model: str | None) -> Path:
     """The file that a user means by `--model`; the bundled one if nothing was said."""
-    return model_path(model or DEFAULT_MODEL)
+    return model_path(DEFAULT_MODEL if model is None else model)
 
 
 def model_source(model: str | None) -> str:
     """How a plan names that model."""
-    text = model or DEFAULT_MODEL
+    text = DEFAULT_MODEL if model is None else model
     return text if text.startswith(BUNDLED_PREFIX) else str(Path(text).resolve())
 
 
-def save_picture(path: Path, image_hwc: Image) -> None:
-    """Write an annotated frame; raises `FramelaneError` if that cannot be done."""
+def save_picture(path: Path, image_hwc: Image, *, keep_old: bool = False) -> None:
+    """Write an annotated frame; with `keep_old` beside a file of that name. Raises `FramelaneError` if it cannot be."""
     import cv2
 
+    stem, number = path.stem, 1
+    while keep_old and path.exists():
+        number += 1
+        path = path.with_stem(f"{stem}-{number}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(path.suffix, image_hwc)[1].tobytes())

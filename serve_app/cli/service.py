@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -19,8 +19,12 @@ from rich.table import Table
 from serve_app.cli.console import output, progress
 from serve_app.config import load_plan, plan_path, state_folder
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
+from serve_app.frame_log import FrameLog
 from serve_app.model_check import check_models
 from serve_app.results import ServiceStatus
+
+if TYPE_CHECKING:
+    from serve_app.ray_session import ServiceNote
 
 # Loading and warming a few CPU models takes seconds; building TensorRT engines can take many minutes.
 START_TIMEOUT_S = 1800.0
@@ -41,6 +45,8 @@ def up(
     if address is None:  # on a cluster the models lie on its machines
         try:
             check_models(checked)
+            if checked.frame_log is not None:
+                FrameLog(Path(checked.frame_log)).check()
         except InvalidPlanError as err:
             raise InvalidPlanError(f"plan {path}: {err}") from err
     if address is not None:
@@ -84,6 +90,8 @@ def status(address: AddressOption = None) -> None:
     output.print(_status_table(shown))
     ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(shown.outcomes.items())) or "none yet"
     output.print(f"frames: {ended}; {shown.num_in_flight} in flight; up for {shown.uptime_s:.0f} s", highlight=False)
+    if shown.num_records_lost:
+        output.print(f"[bold red]{shown.num_records_lost} records could not be written to the frame log[/]")
 
 
 def _status_table(shown: ServiceStatus) -> Table:
@@ -119,24 +127,39 @@ def _deploy(path: Path, address: str) -> None:
 def _host(path: Path) -> None:
     """Run Ray and the application as children of this process until it is told to stop."""
     from serve_app.app import application
-    from serve_app.ray_session import check_room, deployed, hosting, start_ray, stop_ray, write_note
+    from serve_app.ray_session import (
+        ServiceState,
+        check_room,
+        deployed,
+        hosting,
+        start_ray,
+        stop_ray,
+        write_note,
+    )
 
     stop = threading.Event()
     with contextlib.ExitStack() as at_end:
         at_end.enter_context(hosting())
+        write_note(ServiceState.STARTING, "", str(path))
+        _stop_on_signals(stop)
         with progress() as shown:
             shown.add_task("starting Ray and warming engines", total=None)
             address = start_ray()
             at_end.callback(stop_ray)
-            # After Ray's own handlers, which would leave without cleaning up.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: stop.set())
+            _stop_on_signals(stop)  # again: Ray has put in its own handlers, which leave without cleaning up
             plan = load_plan(path)
             check_room(plan)
             at_end.enter_context(deployed(application(plan)))
-        write_note(address, str(path))
+        write_note(ServiceState.SERVING, address, str(path))
         output.print(f"serving {path} on {address} (process {os.getpid()})", highlight=False)
         stop.wait()
+        # Before Ray goes: clients read it and stay away from a store that is about to end, which would end them.
+        write_note(ServiceState.STOPPING, address, str(path))
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
 
 
 def _start_background(path: Path) -> None:
@@ -158,17 +181,32 @@ def _start_background(path: Path) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    try:
+        note = _served_by(host, written_before)
+    except BaseException:  # Ctrl-C too: nothing goes on in the background that nobody waits for
+        host.terminate()
+        host.wait()
+        raise
+    output.print(f"serving {escape(str(path))} (process {note.pid}); stop it with: framelane down", highlight=False)
+
+
+def _served_by(host: subprocess.Popen[bytes], written_before: int) -> ServiceNote:
+    """Wait until the host serves; raises `ServiceUnavailableError` with what it wrote if it does not."""
+    from serve_app.ray_session import ServiceState, read_note
+
     give_up_s = time.monotonic() + START_TIMEOUT_S
     with progress() as shown:
         shown.add_task("starting Ray and warming engines", total=None)
-        while (note := read_note()) is None or note.pid != host.pid:
+        while True:
+            note = read_note()
+            if note is not None and note.pid == host.pid and note.state is ServiceState.SERVING:
+                return note
             if host.poll() is not None or time.monotonic() > give_up_s:
                 reason = _log_path().read_bytes()[written_before:].decode(errors="replace").strip()[-1500:]
                 raise ServiceUnavailableError(
                     f"up: the service did not start; its log {_log_path()} ends with:\n{reason}"
                 )
             time.sleep(0.1)
-    output.print(f"serving {escape(str(path))} (process {note.pid}); stop it with: framelane down", highlight=False)
 
 
 def _log_path() -> Path:

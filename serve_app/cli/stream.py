@@ -92,6 +92,8 @@ def _cameras(
     for option, values in (("--camera", names), ("--priority", ranks)):
         if len(values) != len(opened):
             raise FramelaneError(f"{option}: got {len(values)} for {len(opened)} sources, allowed is one for each")
+    if not all(names):
+        raise FramelaneError("--camera: got an empty name, allowed is any other")
     if len(set(names)) != len(names):
         raise FramelaneError(f"--camera: got a name twice ({', '.join(names)}), allowed are different names")
     return [(name, source, priority_named(rank).value) for name, source, rank in zip(names, opened, ranks, strict=True)]

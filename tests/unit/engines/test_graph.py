@@ -56,7 +56,7 @@ def test_a_missing_file_is_named_with_the_cure(tmp_path):
 
 def test_a_folder_is_no_model_file(tmp_path):
     """Only files are read."""
-    with pytest.raises(ModelFileError, match="no such file"):
+    with pytest.raises(ModelFileError, match="is a folder; give the path of an ONNX detector"):
         load_model(tmp_path)
 
 
