@@ -70,18 +70,19 @@ def scene_hwc():
 @pytest.fixture
 def framelane(tmp_path):
     """Runs the real command in a folder and with a state of its own; gives the finished process."""
+    command = Path(sys.executable).with_name("framelane")
+    environment = {
+        "PATH": f"{command.parent}:/usr/bin:/bin",
+        "HOME": str(Path.home()),
+        "FRAMELANE_STATE_DIR": str(tmp_path / "state"),
+        "COLUMNS": "100",
+    }
 
-    def run(*arguments, cwd=tmp_path, timeout_s=240):
-        command = Path(sys.executable).with_name("framelane")
-        environment = {
-            "PATH": f"{command.parent}:/usr/bin:/bin",
-            "HOME": str(Path.home()),
-            "FRAMELANE_STATE_DIR": str(tmp_path / "state"),
-            "COLUMNS": "100",
-        }
+    def run(*arguments, cwd=tmp_path, timeout_s=170):
         return subprocess.run(
             [str(command), *map(str, arguments)],
             cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
 
+    run.environment = environment
     return run

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -21,6 +23,24 @@ buckets:
   vga: {canvases: [[480, 640]], batches: [1, 2]}
   small: {canvases: [[256, 320]]}
 frame_log: frames.jsonl
+"""
+
+
+# Ray ends a process that puts a frame into a store which has gone; ours is told instead.
+OUTLIVING_CLIENT = """
+import sys
+import numpy as np
+from serve_app.client import Client
+from serve_app.errors import ServiceUnavailableError
+
+client = Client.connect()
+frame = np.zeros((480, 640, 3), np.uint8)
+print(client.detect(frame, slo_s=60).outcome.value, flush=True)
+sys.stdin.read(1)
+try:
+    client.detect(frame)
+except ServiceUnavailableError as err:
+    print(err)
 """
 
 
@@ -116,7 +136,11 @@ def test_a_model_that_is_none_is_told(framelane, pictures, tmp_path, model, word
 
 @pytest.mark.parametrize(
     ("canvas", "words"),
-    [("481x640", ["481", "multiples of the model's stride, 32", "512x640"]), ("big", ["HEIGHTxWIDTH"])],
+    [
+        ("100000x100000", ["10,000,000,000 px", "allowed are"]),
+        ("481x640", ["481", "multiples of the model's stride, 32", "512x640"]),
+        ("big", ["HEIGHTxWIDTH"]),
+    ],
 )
 def test_a_canvas_that_the_model_cannot_take_is_told(framelane, pictures, canvas, words):
     """No multiple of the stride, and no size at all."""
@@ -200,9 +224,16 @@ def test_a_service_comes_up_serves_and_goes(framelane, video, tmp_path):
         lines = (tmp_path / "frames.jsonl").read_text().splitlines()
         assert [json.loads(line)["camera"] for line in lines] == ["gate-1"] * 5
         assert "5 finished" in framelane("status").stdout
+        outliving = subprocess.Popen(
+            [sys.executable, "-c", OUTLIVING_CLIENT], env=framelane.environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert outliving.stdout.readline() == "finished\n"
     finally:
         down = framelane("down")
     assert down.returncode == 0, down.stderr
+    assert outliving.communicate("go on", timeout=60)[0] == "service: it was stopped; start it and connect again\n"
+    assert outliving.returncode == 0
     assert_told(framelane("down"), "no service", "framelane up")
     assert_told(framelane("status", timeout_s=60), "framelane up")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from engines.boxes import DetectionLimits
 from engines.errors import CanvasError, EngineMemoryError, ModelFileError, ShapeNotWarmError, UnsupportedModelError
@@ -147,3 +148,15 @@ def test_heads_are_told_apart(raw_model, end_to_end_model, save):
     """Each model is decoded by the rules of its own head."""
     assert OnnxEngine(save(raw_model())).model.head is HeadKind.RAW
     assert OnnxEngine(save(end_to_end_model())).model.head is HeadKind.END_TO_END
+
+
+def test_damaged_weights_are_found_at_warm_up(save, raw_model):
+    """Values that are no numbers would silently find nothing: every comparison with them is false."""
+    model = raw_model()
+    for weights in model.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype == np.float32:
+            weights.CopyFrom(numpy_helper.from_array(np.full_like(values, np.nan), weights.name))
+    engine = OnnxEngine(save(model))
+    with pytest.raises(ModelFileError, match="weights are damaged; export it again"):
+        engine.warm([SHAPE])

@@ -262,6 +262,13 @@ def test_two_batches_at_once_are_both_answered(bench):
     assert bench.engines["vga"].infer_calls == [WarmShape(VGA, 1)] * 2
 
 
+def test_a_batch_of_lost_frames_only_never_reaches_the_engine(bench):
+    """Other cameras' frames must not wait behind the inference of grey."""
+    reply = bench.infer("no array", ObjectLostError("ref", None, "site"))
+    assert [type(frame) for frame in reply.frames] == [InvalidFrameError, FrameLostError]
+    assert bench.engines["vga"].infer_calls == []
+
+
 def test_a_replica_reports_itself(bench):
     """Its name and machine, what it has done, and its device's memory."""
     bench.infer(grey(51))
