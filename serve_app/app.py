@@ -1,7 +1,6 @@
 """The composition: which real parts make the Serve application. All else takes its collaborators as arguments."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: Serve looks at the annotation of `build` itself, not at its name.
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
