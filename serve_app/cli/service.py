@@ -95,8 +95,8 @@ def status(address: AddressOption = None) -> None:
 
 
 def _status_table(shown: ServiceStatus) -> Table:
-    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
-    for heading in ("pool", "waiting", "running", "replica", "node", "batches", "warmed in", "memory"):
+    table = Table(header_style="bold", box=None, padding=(0, 1, 0, 0))
+    for heading in ("pool", "waiting", "running", "replica", "node", "batches", "warm s", "memory GiB"):
         table.add_column(heading, justify="left" if heading in ("pool", "replica", "node") else "right")
     for pool in shown.pools:
         rows = pool.replicas or (None,)
@@ -105,9 +105,9 @@ def _status_table(shown: ServiceStatus) -> Table:
             if replica is None:
                 table.add_row(*first, "[bold red]none ready[/]", "", "", "", "")
                 continue
-            memory = f"{replica.used_bytes / 2**30:.1f}/{replica.total_bytes / 2**30:.1f} GiB"
+            memory = f"{replica.used_bytes / 2**30:.1f} of {replica.total_bytes / 2**30:.1f}"
             table.add_row(
-                *first, replica.replica, replica.node, str(replica.num_batches), f"{replica.warm_s:.1f} s", memory
+                *first, replica.replica, replica.node, str(replica.num_batches), f"{replica.warm_s:.1f}", memory
             )
     return table
 
