@@ -44,9 +44,9 @@ def draw_detections(image_hwc: Image, found: Detections, class_names: Sequence[s
         x0, y0, x1, y1 = (round(float(value)) for value in box)
         if max(x1 - x0, y1 - y0) < MIN_LABELLED_PX * unit:
             gap = round(2 * unit)
-            cv2.rectangle(drawn, (x0 - gap, y0 - gap), (x1 + gap, y1 + gap), colour, thickness, cv2.LINE_AA)
+            cv2.rectangle(drawn, (x0 - gap, y0 - gap), (x1 + gap, y1 + gap), colour, thickness)
             continue
-        cv2.rectangle(drawn, (x0, y0), (x1, y1), colour, thickness, cv2.LINE_AA)
+        cv2.rectangle(drawn, (x0, y0), (x1, y1), colour, thickness)
         _label(drawn, (x0, y0), f"{name} {score:.2f}", colour, unit)
     return drawn
 

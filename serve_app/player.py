@@ -77,29 +77,34 @@ async def _play_one(client: AsyncDetector, feed: Feed, on_result: OnResult) -> C
     frames = feed.source.frames()
     began_s = time.monotonic()
     index = 0
-    while feed.limit is None or index < feed.limit:
-        frame = await asyncio.to_thread(_next_frame, frames)
-        if frame is None:
-            break
-        if feed.fps is not None:
-            await asyncio.sleep(max(0.0, began_s + index / feed.fps - time.monotonic()))
-        index += 1
-        if isinstance(frame, FramelaneError):
-            summary.add_unreadable(frame)
-            continue
-        if len(in_flight) >= most and feed.fps is not None:
-            summary.num_skipped += 1
-            continue
-        while len(in_flight) >= most:
-            await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
-        task = asyncio.create_task(_send(client, feed, frame, summary, on_result))
-        in_flight.add(task)
-        task.add_done_callback(in_flight.discard)
     try:
+        while feed.limit is None or index < feed.limit:
+            frame = await asyncio.to_thread(_next_frame, frames)
+            if frame is None:
+                break
+            if feed.fps is not None:
+                await asyncio.sleep(max(0.0, began_s + index / feed.fps - time.monotonic()))
+            index += 1
+            if feed.fps is None and len(in_flight) >= most:
+                await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
+            _forget_done(in_flight)
+            if isinstance(frame, FramelaneError):
+                summary.add_unreadable(frame)
+            elif len(in_flight) >= most:
+                summary.num_skipped += 1
+            else:
+                in_flight.add(asyncio.create_task(_send(client, feed, frame, summary, on_result)))
         await asyncio.gather(*in_flight)
     finally:
         await _cancelled(in_flight)
     return summary
+
+
+def _forget_done(tasks: set[asyncio.Task[None]]) -> None:
+    """Take out the tasks that have ended; raises what one of them raised."""
+    for task in [task for task in tasks if task.done()]:
+        tasks.discard(task)
+        task.result()
 
 
 async def _send(
