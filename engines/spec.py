@@ -1,8 +1,8 @@
-"""What an engine is asked to be: canvases, the narrow profile over them, and what its model says of itself."""
+"""What an engine is asked to be: canvases, exact shapes, and what its model says of itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -30,28 +30,6 @@ class WarmShape(NamedTuple):
 
     canvas: CanvasShape
     batch: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShapeProfile:
-    """The range of shapes that one engine is built for; `opt` is what its kernels are tuned to.
-
-    Heights and widths range independently, as TensorRT's optimization profiles do.
-    """
-
-    min: WarmShape
-    opt: WarmShape
-    max: WarmShape
-
-    @staticmethod
-    def covering(canvases: Sequence[CanvasShape], batches: Sequence[int]) -> ShapeProfile:
-        """The narrowest profile over these canvases and batch sizes; `opt` is the first canvas at the largest batch."""
-        heights, widths = [c.height for c in canvases], [c.width for c in canvases]
-        return ShapeProfile(
-            min=WarmShape(CanvasShape(min(heights), min(widths)), min(batches)),
-            opt=WarmShape(canvases[0], max(batches)),
-            max=WarmShape(CanvasShape(max(heights), max(widths)), max(batches)),
-        )
 
 
 class HeadKind(Enum):

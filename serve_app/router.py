@@ -251,9 +251,9 @@ class Router:
                 total_s=now_s - frame.arrived_s,
             )
             if isinstance(answered, FramelaneError):
-                self._finish(frame, Outcome.FAILED, answered, times, batch, reply)
+                self._finish(frame, Outcome.FAILED, answered, times, batch=batch, reply=reply)
             else:
-                self._finish(frame, Outcome.FINISHED, None, times, batch, reply, answered)
+                self._finish(frame, Outcome.FINISHED, None, times, batch=batch, reply=reply, found=answered)
 
     def _finish(
         self,
@@ -261,6 +261,7 @@ class Router:
         outcome: Outcome,
         error: FramelaneError | None,
         times: StageTimes,
+        *,
         batch: Batch | None = None,
         reply: BatchReply | None = None,
         found: tuple[Detections, tuple[str, ...]] | None = None,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import CanvasError
-from engines.spec import CanvasShape, HeadKind, ModelInfo, ShapeProfile, WarmShape, check_shapes, fitting_canvas
+from engines.spec import CanvasShape, HeadKind, ModelInfo, WarmShape, check_shapes, fitting_canvas
 
 FREE_MODEL = ModelInfo(("thing",), 32, HeadKind.RAW)
 FIXED_MODEL = ModelInfo(("thing",), 32, HeadKind.RAW, fixed_canvas=CanvasShape(64, 96), fixed_batch=2)
@@ -16,22 +16,6 @@ FIXED_MODEL = ModelInfo(("thing",), 32, HeadKind.RAW, fixed_canvas=CanvasShape(6
 def test_a_canvas_is_written_height_first():
     """The text is the one that plans and messages use."""
     assert (str(CanvasShape(384, 640)), CanvasShape(384, 640).num_px) == ("384x640", 245_760)
-
-
-def test_the_profile_covers_heights_and_widths_independently():
-    """A tall and a wide canvas span from the lower of each to the higher of each; `opt` is the first, largest batch."""
-    tall, wide = CanvasShape(640, 384), CanvasShape(320, 960)
-    assert ShapeProfile.covering([tall, wide], [2, 1, 4]) == ShapeProfile(
-        min=WarmShape(CanvasShape(320, 384), 1),
-        opt=WarmShape(tall, 4),
-        max=WarmShape(CanvasShape(640, 960), 4),
-    )
-
-
-def test_one_canvas_gives_a_profile_of_one_point():
-    """Nothing wider than asked for is built."""
-    shape = WarmShape(CanvasShape(384, 640), 1)
-    assert ShapeProfile.covering([shape.canvas], [1]) == ShapeProfile(shape, shape, shape)
 
 
 @pytest.mark.parametrize(
