@@ -56,10 +56,9 @@ class EngineReplica:
             make_engine: makes the engine of a bucket, not yet warm.
         """
         started_s = time.monotonic()
-        self._buckets = {bucket.name: bucket for bucket in plan.buckets_of(pool)}
         self._max_frame_px = plan.limits.max_frame_px
         self._engines: dict[str, Engine] = {}
-        for bucket in self._buckets.values():
+        for bucket in plan.buckets_of(pool):
             engine = make_engine(bucket, plan)
             engine.warm(bucket.warm_shapes())
             self._engines[bucket.name] = engine

@@ -103,9 +103,9 @@ def connect_ray(address: str | None = None) -> ServiceNote | None:
     Raises:
         ServiceUnavailableError: none is known, or it cannot be reached.
     """
-    if ray.is_initialized():
-        return None
     note = read_note()
+    if ray.is_initialized():
+        return note if note is not None and note.address == ray.get_runtime_context().gcs_address else None
     target = address or ray_address() or (note.address if note else None)
     if target == "" and note is not None:
         raise ServiceUnavailableError(f"service: it is still {note.state.value} (process {note.pid}); try again soon")

@@ -67,6 +67,7 @@ class Router:
     def __init__(self, plan: Plan, pools: Mapping[str, DeploymentHandle[Any]], frame_log: FrameLog | None) -> None:
         """Take the plan, a handle for each of its pools, and where to record frames; nothing starts yet."""
         self._plan = plan
+        self._buckets = {bucket.name: bucket for bucket in plan.buckets}
         self._pools = dict(pools)
         self._frame_log = frame_log
         self._scheduler = Scheduler(plan)
@@ -130,7 +131,9 @@ class Router:
             image_hwc = check_frame(image_hwc, max_frame_px=self._plan.limits.max_frame_px)
         except FrameArrayError as err:
             unseen = FrameMeta(uuid.uuid4().hex, camera, (0, 0), priority, slo_s)
-            raise self._record(_refused(unseen, None, InvalidFrameError(str(err)))).error from err  # type: ignore[misc]
+            error = InvalidFrameError(str(err))
+            self._record(_refused(unseen, None, error))
+            raise error from err
         meta = FrameMeta(uuid.uuid4().hex, camera, image_hwc.shape[:2], priority, slo_s)
         ref = await asyncio.to_thread(ray.put, image_hwc)
         return (await self.submit(meta, [ref])).unless_failed()
@@ -269,7 +272,7 @@ class Router:
         """Record how a frame ended, let go of its pixels, and answer its caller if it still waits."""
         entry = self._in_flight.pop(frame.frame_id)
         detections, class_names = found or (Detections.none(), ())
-        bucket = next(bucket for bucket in self._plan.buckets if bucket.name == frame.bucket)
+        bucket = self._buckets[frame.bucket]
         result = FrameResult(
             frame.frame_id, frame.camera, frame.size_hw, frame.priority.value, outcome, detections, class_names,
             entry.verdict, error, frame.bucket, bucket.pool, reply.replica if reply else None, bucket.model,
