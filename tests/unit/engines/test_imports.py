@@ -17,7 +17,19 @@ ALL_BUT_EXPORT = sorted(
 # Geometry, boxes and values: they must run where no model can.
 PURE = [
     f"engines.{name}"
-    for name in ("base", "boxes", "detections", "detector", "errors", "fake", "frame_array", "image_file", "letterbox")
+    for name in (
+        "base",
+        "boxes",
+        "detections",
+        "detector",
+        "errors",
+        "fake",
+        "frame_array",
+        "image_file",
+        "letterbox",
+        "tile_pieces",
+        "tiles",
+    )
 ] + ["engines.spec"]
 REPORT = (
     "import importlib, json, sys; [importlib.import_module(m) for m in sys.argv[1:]]; print(json.dumps([*sys.modules]))"
