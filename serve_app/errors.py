@@ -4,10 +4,14 @@
     ├── InvalidFrameError               422  the client's: the array, the size, the priority or the deadline
     ├── InvalidPlanError                400  the operator's: the plan file
     ├── FrameRejectedError              429  the load's: no room; `retry_after_s` says when to try again
-    ├── FrameExpiredError               504  the load's: the deadline passed before a replica was free
+    ├── FrameExpiredError               504  the load's: no replica was free in time for the deadline
+    ├── FrameSupersededError            409  a newer frame of the same camera took its place
     ├── FrameCancelledError             499  the client gave up while the frame waited
     ├── FrameFailedError                500  ours: the replica could not answer this frame
     ├── FrameLostError                  503  the pixels are gone: the process that owned them died
+    ├── TicketUnknownError              404  no ticket or cursor that this service gave out, or too long ago
+    ├── TicketExpiredError              410  the frame has ended, but its result is kept no more
+    ├── TooManyTicketsError             429  so many tickets are out that there is no room for another
     └── ServiceUnavailableError         503  no running service, or one that cannot be reached
 
 They cross Ray, so each takes positional arguments only and passes all of them to `super().__init__`.
@@ -51,9 +55,15 @@ class FrameRejectedError(FramelaneError):
 
 
 class FrameExpiredError(FramelaneError):
-    """The frame's deadline passed while it waited; no device time was spent on it."""
+    """The frame waited until it could not make its deadline any more; no device time was spent on it."""
 
     http_status = 504
+
+
+class FrameSupersededError(FramelaneError):
+    """A newer frame of its camera took its place, as the plan's `keep: latest` asks; no device time was spent."""
+
+    http_status = 409
 
 
 class FrameCancelledError(FramelaneError):
@@ -72,6 +82,24 @@ class FrameLostError(FramelaneError):
     """The frame's pixels are gone: the process that put them into the object store has died."""
 
     http_status = 503
+
+
+class TicketUnknownError(FramelaneError):
+    """No ticket or cursor that this service gave out since it started, or gone for so long that nothing is known."""
+
+    http_status = 404
+
+
+class TicketExpiredError(FramelaneError):
+    """The frame has ended, but its result is not kept any more; the message says how it ended."""
+
+    http_status = 410
+
+
+class TooManyTicketsError(FramelaneError):
+    """As many frames as there may be tickets have no outcome yet; `retry_after_s` says when to try again."""
+
+    http_status = 429
 
 
 class ServiceUnavailableError(FramelaneError):

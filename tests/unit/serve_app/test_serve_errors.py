@@ -8,8 +8,7 @@ import re
 import pytest
 from ray import cloudpickle
 
-import serve_app.scheduler
-from serve_app import errors
+from serve_app import errors, replica_credits
 from serve_app.errors import FramelaneError
 
 
@@ -18,7 +17,7 @@ def tree(base: type[FramelaneError]) -> list[type[FramelaneError]]:
     return [base, *(found for child in base.__subclasses__() for found in tree(child))]
 
 
-OURS = [found for found in tree(FramelaneError) if found.__module__ in (errors.__name__, serve_app.scheduler.__name__)]
+OURS = [found for found in tree(FramelaneError) if found.__module__ in (errors.__name__, replica_credits.__name__)]
 
 
 @pytest.mark.parametrize("module", [pickle, cloudpickle], ids=["pickle", "cloudpickle"])
@@ -54,9 +53,13 @@ def test_each_error_has_the_status_that_its_docstring_gives():
         "InvalidPlanError": 400,
         "FrameRejectedError": 429,
         "FrameExpiredError": 504,
+        "FrameSupersededError": 409,
         "FrameCancelledError": 499,
         "FrameFailedError": 500,
         "FrameLostError": 503,
+        "TicketUnknownError": 404,
+        "TicketExpiredError": 410,
+        "TooManyTicketsError": 429,
         "ServiceUnavailableError": 503,
         "SchedulerStateError": 500,
     }
