@@ -1,53 +1,89 @@
-"""Forming a batch from the lanes of one pool: late, when a replica has a credit, from what waits then."""
+"""What goes to a replica in one call, and how many pieces of a lane it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from engines.spec import CanvasShape
-from serve_app.frames import Frame, Priority
+from engines.tiles import Window
+from serve_app.frames import Frame
 from serve_app.lanes import Lane
+from serve_app.latency import LatencyModel
+from serve_app.plan import Plan
+from serve_app.routes import CALL_COST_S, Route
+
+# A frame may also join a batch on a canvas with at most so many times the pixels of its own: it is enlarged there, and
+# boxes stay what they are within such a factor.
+MAX_NEIGHBOUR_RATIO = 1.3
 
 
-class LaneKey(NamedTuple):
-    """What all frames of one lane have in common."""
+class Piece(NamedTuple):
+    """A frame, or one tile of it, in a batch."""
 
-    bucket: str
-    canvas: CanvasShape
-    priority: Priority
+    frame: Frame
+    route: Route
+    number: int
+
+    @property
+    def window(self) -> Window | None:
+        """The part of the frame; None: the whole."""
+        return self.route.windows[self.number] if self.route.windows else None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Frames that go to one replica in one call: one canvas, one priority, a warmed batch size.
+    """Pieces that go to one replica in one call: one canvas, one class, a warmed batch size.
 
     Attributes:
         batch_id: unique within a router.
-        pool: the pool whose credit it holds.
-        bucket, canvas: where its frames go.
-        frames: most urgent first.
+        pool, replica: whose credit it holds.
+        bucket, model, canvas: where its pieces go.
+        urgent: whether it goes before the staged batches that are not.
+        run_s: seconds that it is predicted to keep the device.
+        pieces: the one that is due first in front.
     """
 
     batch_id: int
     pool: str
+    replica: str
     bucket: str
+    model: str
     canvas: CanvasShape
-    frames: tuple[Frame, ...]
+    urgent: bool
+    run_s: float
+    pieces: tuple[Piece, ...]
 
 
-def most_urgent_lane(lanes: Mapping[LaneKey, Lane]) -> LaneKey | None:
-    """The lane to serve next, None if all are empty: critical before normal, then the earliest deadline.
+def neighbours(plan: Plan) -> dict[tuple[str, CanvasShape], tuple[tuple[str, CanvasShape], ...]]:
+    """For each (bucket, canvas) those whose frames may join its batches: nearly its size, and fitting on it."""
+    places = [(bucket, canvas) for bucket in plan.buckets for canvas in bucket.canvases]
+    return {
+        (bucket.name, canvas): tuple(
+            (other.name, small)
+            for other, small in sorted(places, key=lambda place: -place[1].num_px)
+            if (other.model, other.pool) == (bucket.model, bucket.pool)
+            and small != canvas
+            and small.height <= canvas.height
+            and small.width <= canvas.width
+            and canvas.num_px <= MAX_NEIGHBOUR_RATIO * small.num_px
+        )
+        for bucket, canvas in places
+    }
 
-    Linear in the number of canvases.
-    """
-    urgencies = [
-        (key.priority.rank, first.deadline_s, key) for key, lane in lanes.items() if (first := lane.first()) is not None
-    ]
-    return min(urgencies, key=lambda urgency: urgency[:2])[2] if urgencies else None
+
+def batch_size(route: Route, lane: Lane, latency: LatencyModel, time_left_s: float) -> int:
+    """The largest warmed size that the lane fills and that still lets its most urgent frame be on time."""
+    size = 1
+    for larger in route.ladder[1:]:
+        if larger > lane.num_waiting or latency.predict_s(route.model, route.canvas, larger) > time_left_s:
+            break
+        size = larger
+    return size
 
 
-def warmed_batch_size(ladder: Iterable[int], num_waiting: int) -> int:
-    """The largest batch size of the ladder that the waiting frames fill; the ladder begins with 1."""
-    return max(size for size in ladder if size <= max(1, num_waiting))
+def gain_of_joining(route: Route, size: int, joining: int, small: Route, latency: LatencyModel) -> float:
+    """Device seconds saved if pieces of a smaller canvas join a batch instead of forming their own."""
+    alone_s = latency.predict_s(small.model, small.canvas, joining) + CALL_COST_S
+    before_s = latency.predict_s(route.model, route.canvas, size)
+    return alone_s - (latency.predict_s(route.model, route.canvas, size + joining) - before_s)

@@ -19,14 +19,23 @@ from serve_app.errors import InvalidPlanError
 from serve_app.frames import MAX_SLO_S, Priority
 from serve_app.plan import (
     DEFAULT_CRITICAL_SLO_S,
+    DEFAULT_DEFER_ABOVE_PX,
+    DEFAULT_MAX_DEFER_S,
+    DEFAULT_MAX_STARVE_S,
+    DEFAULT_MAX_TICKETS,
     DEFAULT_MAX_WAITING_BYTES,
     DEFAULT_MAX_WAITING_FRAMES,
     DEFAULT_NORMAL_SLO_S,
+    DEFAULT_TICKET_TTL_S,
     Bucket,
     CameraRule,
+    Keep,
     Limits,
+    Oversize,
     Plan,
     Pool,
+    Rung,
+    Scheduling,
 )
 
 # Models that travel with the package are named like this in a plan.
@@ -76,6 +85,21 @@ class _BucketSection(_Section):
 
 class _CameraSection(_Section):
     model: Name | None = None
+    keep: Keep = Keep.ALL
+    oversize: Oversize = Oversize.SHRINK
+    degrade: bool = True
+
+
+class _RungSection(_Section):
+    model: Name | None = None
+    max_canvas: tuple[CanvasSidePx, CanvasSidePx] | None = None
+
+
+class _SchedulingSection(_Section):
+    max_chunk_s: Seconds | None = None
+    defer_above_px: PositiveInt = DEFAULT_DEFER_ABOVE_PX
+    max_defer_s: Seconds = DEFAULT_MAX_DEFER_S
+    max_starve_s: Seconds = DEFAULT_MAX_STARVE_S
 
 
 class _SloSection(_Section):
@@ -87,6 +111,8 @@ class _LimitsSection(_Section):
     max_waiting_frames: PositiveInt = DEFAULT_MAX_WAITING_FRAMES
     max_waiting_bytes: PositiveInt = DEFAULT_MAX_WAITING_BYTES
     max_frame_px: PositiveInt = MAX_FRAME_PX
+    max_tickets: PositiveInt = DEFAULT_MAX_TICKETS
+    ticket_ttl_s: Seconds = DEFAULT_TICKET_TTL_S
 
 
 class _DetectionSection(_Section):
@@ -102,10 +128,13 @@ class PlanFile(_Section):
     pools: dict[Name, _PoolSection] = {"cpu": _PoolSection()}
     buckets: Annotated[dict[Name, _BucketSection], Field(min_length=1)]
     cameras: dict[str, _CameraSection] = {}
+    ladder: list[_RungSection] = []
+    scheduling: _SchedulingSection = _SchedulingSection()
     slo_s: _SloSection = _SloSection()
     limits: _LimitsSection = _LimitsSection()
     detection: _DetectionSection = _DetectionSection()
     frame_log: str | None = None
+    latency: str | None = None
 
 
 class _PlanLoader(yaml.SafeLoader):
@@ -167,11 +196,17 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
             )
             for name, b in file.buckets.items()
         ),
-        cameras=tuple(CameraRule(pattern, rule.model) for pattern, rule in file.cameras.items()),
+        cameras=tuple(CameraRule(name, c.model, c.keep, c.oversize, c.degrade) for name, c in file.cameras.items()),
+        ladder=tuple(
+            Rung(rung.model or first_model, CanvasShape(*rung.max_canvas) if rung.max_canvas else None)
+            for rung in file.ladder
+        ),
+        scheduling=Scheduling(**file.scheduling.model_dump()),
         slo_s={Priority.CRITICAL: file.slo_s.critical, Priority.NORMAL: file.slo_s.normal},
         limits=Limits(**file.limits.model_dump()),
         detection=DetectionLimits(**file.detection.model_dump()),
         frame_log=_absolute(file.frame_log, folder) if file.frame_log else None,
+        latency=_absolute(file.latency, folder) if file.latency else None,
     )
 
 
@@ -258,6 +293,8 @@ def _known_keys(parents: list[str]) -> list[str]:
         "pools": _PoolSection,
         "buckets": _BucketSection,
         "cameras": _CameraSection,
+        "ladder": _RungSection,
+        "scheduling": _SchedulingSection,
         "slo_s": _SloSection,
         "limits": _LimitsSection,
         "detection": _DetectionSection,

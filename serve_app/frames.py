@@ -11,7 +11,6 @@ import numpy as np
 
 from engines.errors import FrameArrayError
 from engines.frame_array import check_size
-from engines.spec import CanvasShape
 from serve_app.errors import InvalidFrameError
 
 # A day: what may wait longer is a job for a queue of files, and clocks take no arbitrary numbers.
@@ -23,6 +22,9 @@ class Priority(Enum):
 
     CRITICAL = "critical"
     NORMAL = "normal"
+
+    # Looked up for every frame; an enum's own hash is computed in Python, from its name.
+    __hash__ = object.__hash__
 
     @property
     def rank(self) -> int:
@@ -61,14 +63,12 @@ class FrameMeta:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame that the router has checked and given a canvas.
+    """A frame that the router has checked.
 
     Attributes:
         frame_id, camera, size_hw: as in `FrameMeta`.
         priority: the parsed priority.
         arrived_s, deadline_s: on the router's monotonic clock.
-        bucket: name of the size bucket that serves it.
-        canvas: the canvas it will be placed on.
         num_bytes: what its pixels hold in the object store.
     """
 
@@ -78,8 +78,6 @@ class Frame:
     priority: Priority
     arrived_s: float
     deadline_s: float
-    bucket: str
-    canvas: CanvasShape
     num_bytes: int
 
 

@@ -1,78 +1,146 @@
-"""One lane: the frames of one canvas and one priority that wait, earliest deadline first."""
+"""One lane: the pieces of work of one canvas and class that wait, the one that is due first in front."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator
 
 from serve_app.frames import Frame
+from serve_app.lane_key import LaneKey
+from serve_app.routes import Route
+
+# How fast a lane's idea of the time between two arrivals follows the cameras.
+GAP_LEARNING_RATE = 0.2
+
+
+class Waiting:
+    """A frame that is here, waiting or running, and how far it has come. The scheduler's own, mutable.
+
+    Attributes:
+        frame: the frame.
+        routes, index, route: the ways to serve it, and which one it takes.
+        lane: where it waits.
+        due_s: its place in the order of its lane.
+        begin_by_s, last_start_s: after these its route, and any of its routes, cannot make its deadline.
+        work_s: device seconds of its pieces that wait, as counted in the pool's backlog.
+        backlog_bin: where they are counted.
+        epoch: grows when it leaves a lane, so that what a heap still holds of it counts no more.
+        num_waiting, num_running: its pieces.
+        lost_on: replicas that died with it.
+    """
+
+    __slots__ = (
+        "backlog_bin", "begin_by_s", "due_s", "epoch", "frame", "index", "lane", "last_start_s", "lost_on",
+        "num_running", "num_waiting", "route", "routes", "work_s",
+    )  # fmt: skip
+
+    def __init__(self, frame: Frame, routes: tuple[Route, ...], index: int) -> None:
+        self.frame = frame
+        self.routes = routes
+        self.index = index
+        self.route = routes[index]
+        self.epoch = 0
+        self.num_waiting = 0
+        self.num_running = 0
+        self.lost_on: tuple[str, ...] = ()
+        self.work_s = 0.0
+        self.backlog_bin = 0
+        self.due_s = 0.0
+        self.begin_by_s = 0.0
+        self.last_start_s = 0.0
+        self.lane: Lane | None = None
+
+    def take_route(self, index: int) -> None:
+        """Be served another way."""
+        self.index = index
+        self.route = self.routes[index]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a piece of it has been sent, now or before a replica was lost."""
+        return self.num_waiting < self.route.num_pieces or bool(self.lost_on)
 
 
 class Lane:
-    """An earliest-deadline-first heap with removal by id.
+    """A heap by due time, then arrival, with lazy removal.
 
-    Order: deadline, then arrival. Adding and popping take O(log n). A removed frame leaves its heap entry behind, which
-    is dropped when it reaches the top, or with all others of its kind when a removal finds them to be most of the heap:
-    so removal takes O(1) on average, and what is left behind never outgrows what waited. An entry counts only with its
-    own order number, so that an id may come back with another deadline.
+    Adding and popping take O(log n). A frame that leaves by another way leaves its heap entries behind; they are
+    dropped when they reach the top, or all together when they are most of the heap: so leaving costs O(1) on average
+    and what is left behind never outgrows what waits.
+
+    Attributes:
+        key: its name.
+        num_waiting: pieces in it.
+        gap_s: moving mean of the time between two arrivals; None: unknown yet.
+        heap: its entries, left ones included: due time, order, epoch, frame, number of the piece.
     """
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, str]] = []
-        self._waiting: dict[str, tuple[int, Frame]] = {}
-        self._order = itertools.count()
+    __slots__ = ("_arrival_s", "gap_s", "heap", "key", "num_waiting")
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    _order = itertools.count()
 
-    def __iter__(self) -> Iterator[Frame]:
-        return (frame for _, frame in self._waiting.values())
+    def __init__(self, key: LaneKey) -> None:
+        self.key = key
+        self.num_waiting = 0
+        self.gap_s: float | None = None
+        self._arrival_s: float | None = None
+        self.heap: list[tuple[float, int, int, Waiting, int]] = []
 
-    def add(self, frame: Frame) -> None:
-        """Put a frame in; its id must not be waiting here."""
-        if frame.frame_id in self._waiting:
-            raise ValueError(f"frame {frame.frame_id}: waits in this lane already")
-        order = next(self._order)
-        self._waiting[frame.frame_id] = order, frame
-        heapq.heappush(self._heap, (frame.deadline_s, order, frame.frame_id))
+    def add(self, waiting: Waiting, index: int) -> None:
+        """Put in piece `index` of a frame."""
+        heapq.heappush(self.heap, (waiting.due_s, next(self._order), waiting.epoch, waiting, index))
+        self.num_waiting += 1
 
-    def remove(self, frame_id: str) -> Frame | None:
-        """Take a frame out wherever it stands; None if it does not wait here."""
-        if frame_id not in self._waiting:
+    def arrival(self, now_s: float) -> None:
+        """Note that a frame has come, for the time between two."""
+        if self._arrival_s is not None:
+            gap_s = now_s - self._arrival_s
+            self.gap_s = gap_s if self.gap_s is None else self.gap_s + GAP_LEARNING_RATE * (gap_s - self.gap_s)
+        self._arrival_s = now_s
+
+    def next_arrival_s(self) -> float | None:
+        """When company is to be expected at the latest, by the cameras' rate: two gaps after the last frame."""
+        if self.gap_s is None or self._arrival_s is None:
             return None
-        _, removed = self._waiting.pop(frame_id)
-        if len(self._heap) > 2 * len(self._waiting):
-            self._heap = [(frame.deadline_s, order, frame.frame_id) for order, frame in self._waiting.values()]
-            heapq.heapify(self._heap)
-        return removed
+        return self._arrival_s + 2 * self.gap_s
 
-    def first(self) -> Frame | None:
-        """The most urgent frame, which stays; None if the lane is empty."""
-        while self._heap:
-            _, order, frame_id = self._heap[0]
-            entry = self._waiting.get(frame_id)
-            if entry is not None and entry[0] == order:
-                return entry[1]
-            heapq.heappop(self._heap)
+    def first_due_s(self) -> float:
+        """When its first piece is due; the lane must not be empty."""
+        entry = self.heap[0]
+        if entry[3].epoch != entry[2]:
+            self.first()
+            entry = self.heap[0]
+        return entry[0]
+
+    def first(self) -> Waiting | None:
+        """The frame whose piece is due first; None if the lane is empty."""
+        heap = self.heap
+        while heap:
+            entry = heap[0]
+            if entry[3].epoch == entry[2]:
+                return entry[3]
+            heapq.heappop(heap)
         return None
 
-    def pop(self) -> Frame:
-        """Take the most urgent frame out.
+    def pop(self) -> tuple[Waiting, int]:
+        """Take out the piece that is due first.
 
         Raises:
             IndexError: the lane is empty.
         """
-        frame = self.first()
-        if frame is None:
-            raise IndexError("pop from an empty lane")
-        heapq.heappop(self._heap)
-        del self._waiting[frame.frame_id]
-        return frame
+        while True:
+            _, _, epoch, waiting, index = heapq.heappop(self.heap)
+            if waiting.epoch == epoch:
+                self.num_waiting -= 1
+                return waiting, index
 
-    def pop_expired(self, now_s: float) -> list[Frame]:
-        """Take out every frame whose deadline has passed."""
-        expired = []
-        while (frame := self.first()) is not None and frame.deadline_s <= now_s:
-            expired.append(self.pop())
-        return expired
+    def pieces_of(self, waiting: Waiting) -> tuple[int, ...]:
+        """Which pieces of a frame wait here. Linear: for the rare case that a replica is lost."""
+        return tuple(entry[4] for entry in self.heap if entry[3] is waiting and entry[2] == waiting.epoch)
+
+    def left(self, num_pieces: int) -> None:
+        """So many pieces have left by another way: their frame's `epoch` has grown."""
+        self.num_waiting -= num_pieces
+        if len(self.heap) > 2 * self.num_waiting + 16:
+            self.heap = [entry for entry in self.heap if entry[3].epoch == entry[2]]
+            heapq.heapify(self.heap)

@@ -7,8 +7,9 @@ YAML file is `config.py`'s work.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from engines.boxes import DetectionLimits
 from engines.frame_array import MAX_FRAME_PX
@@ -24,6 +25,18 @@ DEFAULT_NORMAL_SLO_S = 1.0
 DEFAULT_MAX_WAITING_FRAMES = 500
 # Must stay below the object store, which Ray makes 30 % of the memory, at most 200 GB.
 DEFAULT_MAX_WAITING_BYTES = 2 * 1024**3
+# A result is some hundred boxes: ten thousand of them are tens of MB.
+DEFAULT_MAX_TICKETS = 10_000
+# Who has not asked in a minute does not look at live cameras.
+DEFAULT_TICKET_TTL_S = 60.0
+# A critical frame may have to wait for one running chunk: no more of its time than this may go there.
+CHUNK_FRACTION_OF_CRITICAL_SLO = 0.4
+# Above 1600×900: full HD and more, the frames that a belt of small ones should not stand behind.
+DEFAULT_DEFER_ABOVE_PX = 1_500_000
+# A deferred frame is taken before others at this age, however far its deadline.
+DEFAULT_MAX_DEFER_S = 10.0
+# How long critical frames may keep all others from the device: one chunk of the others in a second costs them little.
+DEFAULT_MAX_STARVE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,24 @@ class Bucket:
         return tuple(WarmShape(canvas, batch) for canvas in self.canvases for batch in self.batches)
 
 
+class Keep(Enum):
+    """Which frames of a camera may wait."""
+
+    ALL = "all"
+    LATEST = "latest"
+    """A newer frame takes the place of the older one of its priority that still waits."""
+
+
+class Oversize(Enum):
+    """What becomes of a frame that is larger than every canvas of its model."""
+
+    SHRINK = "shrink"
+    """Scaled down, without distortion, to the canvas that keeps the most of its resolution."""
+    TILE = "tile"
+    """Cut into overlapping tiles at its own scale, whose boxes are merged."""
+    REJECT = "reject"
+
+
 @dataclass(frozen=True, slots=True)
 class CameraRule:
     """What holds for the cameras whose name matches.
@@ -74,19 +105,68 @@ class CameraRule:
     Attributes:
         pattern: a shell pattern such as `gate-*`; the first rule that matches counts.
         model: the model that serves them; None: the plan's default.
+        keep: which of their frames may wait.
+        oversize: what becomes of a frame larger than every canvas.
+        degrade: whether the ladder may be used for them.
     """
 
     pattern: str
     model: str | None = None
+    keep: Keep = Keep.ALL
+    oversize: Oversize = Oversize.SHRINK
+    degrade: bool = True
+
+
+DEFAULT_RULE = CameraRule("*")
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of the degradation ladder, below a camera's own model at the frame's own size.
+
+    Attributes:
+        model: which model then serves.
+        max_canvas: no canvas with more pixels than this one; None: any.
+    """
+
+    model: str
+    max_canvas: CanvasShape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduling:
+    """How long work may be, and who waits for whom.
+
+    Attributes:
+        max_chunk_s: the longest piece of noncritical work: larger batches are not formed, a longer frame runs as
+            tiles; None: `CHUNK_FRACTION_OF_CRITICAL_SLO` of the plan's critical deadline.
+        defer_above_px: normal frames with more pixels wait until no other frame does, or until they must begin.
+        max_defer_s: the age at which a deferred frame must begin, however far its deadline.
+        max_starve_s: while critical frames keep a pool busy, one chunk of the others runs this often.
+    """
+
+    max_chunk_s: float | None = None
+    defer_above_px: int = DEFAULT_DEFER_ABOVE_PX
+    max_defer_s: float = DEFAULT_MAX_DEFER_S
+    max_starve_s: float = DEFAULT_MAX_STARVE_S
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may wait, and how large a frame may be."""
+    """How much may be here.
+
+    Attributes:
+        max_waiting_frames, max_waiting_bytes: frames that wait or run, and the bytes of their pixels.
+        max_frame_px: pixels of one frame.
+        max_tickets: tickets that are out, with their results.
+        ticket_ttl_s: how long the result of a ticket is kept after its frame's end.
+    """
 
     max_waiting_frames: int = DEFAULT_MAX_WAITING_FRAMES
     max_waiting_bytes: int = DEFAULT_MAX_WAITING_BYTES
     max_frame_px: int = MAX_FRAME_PX
+    max_tickets: int = DEFAULT_MAX_TICKETS
+    ticket_ttl_s: float = DEFAULT_TICKET_TTL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +185,28 @@ class Plan:
     Attributes:
         models: model name to where its file is (a path, or `bundled:NAME`); the first one is the default.
         pools, buckets, cameras: see there.
+        ladder: the rungs below a camera's own model at native size, dearest first.
+        scheduling: chunks, deferral, ageing.
         slo_s: default seconds to finish, by priority.
         limits: what may wait.
         detection: which boxes are answered.
         frame_log: file that gets one JSON line a frame, on the router's machine; None: none.
+        latency: file of measured latencies to begin with; None: what the warm-up measures.
     """
 
     models: Mapping[str, str]
     pools: tuple[Pool, ...]
     buckets: tuple[Bucket, ...]
     cameras: tuple[CameraRule, ...] = ()
+    ladder: tuple[Rung, ...] = ()
+    scheduling: Scheduling = field(default_factory=Scheduling)
     slo_s: Mapping[Priority, float] = field(
         default_factory=lambda: {Priority.CRITICAL: DEFAULT_CRITICAL_SLO_S, Priority.NORMAL: DEFAULT_NORMAL_SLO_S}
     )
     limits: Limits = field(default_factory=Limits)
     detection: DetectionLimits = field(default_factory=DetectionLimits)
     frame_log: str | None = None
+    latency: str | None = None
 
     def __post_init__(self) -> None:
         for what, values in (("models", self.models), ("pools", self.pools), ("buckets", self.buckets)):
@@ -143,30 +229,53 @@ class Plan:
         for pool in self.pools:
             if not any(bucket.pool == pool.name for bucket in self.buckets):
                 raise InvalidPlanError(f"pools.{pool.name}: no bucket uses it; add a bucket, or remove the pool")
+        self._check_rules()
+
+    def _check_rules(self) -> None:
+        """Cameras and ladder name models of the plan, and every rung leaves a canvas."""
         for rule in self.cameras:
             if rule.model is not None:
                 _check_name(f"cameras.{rule.pattern}.model", rule.model, list(self.models))
+        for index, rung in enumerate(self.ladder):
+            _check_name(f"ladder[{index}].model", rung.model, list(self.models))
+            if not self._canvases(rung.model, rung.max_canvas):
+                smallest = min(canvas.num_px for _, canvas in self._canvases(rung.model, None))
+                raise InvalidPlanError(
+                    f"ladder[{index}].max_canvas: got {rung.max_canvas}, allowed is one with at least {smallest} px, "
+                    f"the smallest canvas of model {rung.model}; add a smaller canvas to a bucket"
+                )
 
     @property
     def default_model(self) -> str:
         """The model of cameras that no rule names."""
         return next(iter(self.models))
 
-    def model_of(self, camera: str) -> str:
-        """The model that serves this camera."""
+    @property
+    def max_chunk_s(self) -> float:
+        """The longest piece of noncritical work, in seconds."""
+        if self.scheduling.max_chunk_s is not None:
+            return self.scheduling.max_chunk_s
+        return CHUNK_FRACTION_OF_CRITICAL_SLO * self.slo_s[Priority.CRITICAL]
+
+    def rule_of(self, camera: str) -> CameraRule:
+        """The first rule whose pattern matches; the defaults if none does."""
         for rule in self.cameras:
             if fnmatch.fnmatchcase(camera, rule.pattern):
-                return rule.model or self.default_model
-        return self.default_model
+                return rule
+        return DEFAULT_RULE
 
-    def canvas_for(self, camera: str, size_hw: tuple[int, int]) -> CanvasChoice:
-        """The canvas of this camera's model that wastes the fewest padded pixels.
+    def canvas_for(self, model: str, size_hw: tuple[int, int], max_canvas: CanvasShape | None = None) -> CanvasChoice:
+        """The canvas of a model that wastes the fewest padded pixels.
 
         For a frame larger than all of them it is the canvas that keeps the most of its resolution.
+
+        Args:
+            model: its name in the plan.
+            size_hw: (height, width) px of the frame.
+            max_canvas: only canvases with at most as many pixels as this one; None: all.
         """
         height, width = size_hw
-        model = self.model_of(camera)
-        choices = [(bucket, canvas) for bucket in self.buckets if bucket.model == model for canvas in bucket.canvases]
+        choices = self._canvases(model, max_canvas)
         holding = [choice for choice in choices if choice[1].height >= height and choice[1].width >= width]
         if holding:
             bucket, canvas = min(holding, key=lambda choice: choice[1].num_px)
@@ -175,6 +284,19 @@ class Plan:
             choices, key=lambda c: (min(c[1].height / height, c[1].width / width), -c[1].num_px)
         )  # fmt: skip
         return CanvasChoice(bucket, canvas, shrunk=True)
+
+    def canvases_of(self, model: str) -> Sequence[tuple[Bucket, CanvasShape]]:
+        """Every canvas of a model, with its bucket."""
+        return self._canvases(model, None)
+
+    def _canvases(self, model: str, max_canvas: CanvasShape | None) -> list[tuple[Bucket, CanvasShape]]:
+        return [
+            (bucket, canvas)
+            for bucket in self.buckets
+            if bucket.model == model
+            for canvas in bucket.canvases
+            if max_canvas is None or canvas.num_px <= max_canvas.num_px
+        ]
 
     def buckets_of(self, pool: str) -> tuple[Bucket, ...]:
         """The buckets that a pool serves, in the plan's order."""

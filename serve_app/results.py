@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.detections import Detections
-from engines.spec import CanvasShape
+from engines.spec import CanvasShape, WarmShape
+from engines.tiles import Window
 from serve_app.errors import FramelaneError
 from serve_app.verdicts import Outcome, Verdict
 
@@ -13,6 +14,9 @@ from serve_app.verdicts import Outcome, Verdict
 @dataclass(frozen=True, slots=True)
 class StageTimes:
     """Where a frame's time went, in seconds; for a frame that a replica answered the stages add up to `total_s`.
+
+    For a frame that ran as tiles every stage but `queue_s` is the sum over its tiles' batches, `queue_s` the rest: it
+    is 0 where the tiles ran beside each other for longer than the frame was here.
 
     Attributes:
         queue_s: waiting in the router's lane, and staged at the replica behind a running batch.
@@ -45,6 +49,8 @@ class FrameResult:
         bucket, pool, model, canvas: where it was to be served; None for a frame that was refused.
         replica, batch_size: who answered it and with how many others; None and 0 if no replica did.
         padding_fraction: share of the canvas that showed no frame.
+        rung: where on the ladder it was served; 0 is its camera's own model at its own size.
+        num_tiles: how many tiles it was cut into; 0: it was served whole.
         times: where the time went.
     """
 
@@ -64,6 +70,8 @@ class FrameResult:
     canvas: CanvasShape | None = None
     batch_size: int = 0
     padding_fraction: float = 0.0
+    rung: int = 0
+    num_tiles: int = 0
     times: StageTimes = StageTimes()
 
     def unless_failed(self) -> FrameResult:
@@ -75,21 +83,25 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """One call to an engine replica; the pixels travel beside it as nested object refs, one a frame.
+    """One call to an engine replica; the pixels travel beside it as nested object refs, one a piece.
 
     Attributes:
-        bucket, canvas: which engine and where to place the frames.
-        sizes_hw: (height, width) in px that each frame was announced with.
+        bucket, canvas: which engine and where to place the pieces.
+        urgent: whether it goes before the staged batches that are not.
+        sizes_hw: (height, width) in px that the frame of each piece was announced with.
+        windows: which part of its frame each piece is; None: the whole.
     """
 
     bucket: str
     canvas: CanvasShape
+    urgent: bool
     sizes_hw: tuple[tuple[int, int], ...]
+    windows: tuple[Window | None, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchReply:
-    """What a replica answers: for each frame boxes in source px with their class names, or its own error.
+    """What a replica answers: for each piece boxes in px of that piece with their class names, or its own error.
 
     The seconds are durations on the replica's clock; `staged_s` is the wait behind the batch that ran before.
     """
@@ -112,6 +124,7 @@ class ReplicaReport:
         node: the machine it runs on.
         num_batches: batches answered since it started.
         warm_s: seconds that loading and warming took.
+        latencies: seconds that a batch of each warmed shape took right after warming, by bucket.
         used_bytes, total_bytes: memory of its device.
     """
 
@@ -121,16 +134,29 @@ class ReplicaReport:
     warm_s: float
     used_bytes: int
     total_bytes: int
+    latencies: tuple[tuple[str, WarmShape, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """One pool at a glance: frames waiting, batches running, and its replicas."""
+    """One pool at a glance.
+
+    Attributes:
+        num_waiting: pieces (frames, or tiles of them) that wait.
+        num_running: batches at its replicas.
+        replicas: what they say of themselves.
+        backlog_s: predicted device seconds that wait.
+        rung: the first rung of the ladder that noncritical frames may take now.
+        around_s: what a batch takes beside its device, of late.
+    """
 
     name: str
     num_waiting: int
     num_running: int
     replicas: tuple[ReplicaReport, ...]
+    backlog_s: float = 0.0
+    rung: int = 0
+    around_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

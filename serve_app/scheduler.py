@@ -1,27 +1,53 @@
 """The pure heart: events in, decisions out. It reads no clock, does no I/O and knows nothing of Ray.
 
 Whoever drives it (the router, a test, the simulator) says what happened and when (`now_s`, monotonic seconds), then
-asks `decide` what to do. Every frame that `arrived` admits leaves exactly once: in an `Expired` decision, through
-`cancelled`, or by the end of its batch.
+asks `decide` what to do. Every frame that `arrived` admits leaves exactly once: by an `Expired` decision, superseded by
+a newer frame, through `cancelled`, by the end of its last piece, or given up when a replica was lost.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
-from serve_app.batching import Batch, LaneKey, most_urgent_lane, warmed_batch_size
-from serve_app.errors import FramelaneError
-from serve_app.frames import Frame
-from serve_app.lanes import Lane
-from serve_app.plan import Plan
+from serve_app.admission import Admission
+from serve_app.batching import Batch, Piece, batch_size, gain_of_joining, neighbours
+from serve_app.frames import Frame, Priority
+from serve_app.lane_key import LaneClass
+from serve_app.lanes import Lane, Waiting
+from serve_app.latency import LatencyModel
+from serve_app.plan import Keep, Plan
+from serve_app.pool_queue import PRESSURE_INTERVAL_S, PoolQueue
+from serve_app.pressure import MemoryLevel, Pressure
+from serve_app.replica_credits import Place, SchedulerStateError
+from serve_app.routes import Route, RouteTable
 from serve_app.verdicts import Verdict, VerdictKind
 
-# One batch runs, one is fetched and placed meanwhile; a third would only take late decisions early.
-CREDITS_PER_REPLICA = 2
 # A frame whose replica died is tried once more: twice in a row is the frame's fault as likely as the replica's.
 MAX_ATTEMPTS = 2
+# Of the budgets, what noncritical frames may take: critical ones are refused last.
+SHARE_OF_NONCRITICAL = 0.9
+# How often routes are worked out anew from the latencies.
+ROUTES_REFRESH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What became of a frame that arrived: its verdict, and the older frame whose place it took."""
+
+    verdict: Verdict
+    superseded: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A frame that cannot make its deadline any more, and how it would have been served."""
+
+    frame: Frame
+    route: Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +55,10 @@ class Decisions:
     """What to do now: batches to send (their credits are taken), frames to answer as expired."""
 
     batches: tuple[Batch, ...]
-    expired: tuple[Frame, ...]
+    expired: tuple[Expired, ...]
+
+
+NOTHING = Decisions((), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,162 +67,430 @@ class PoolLoad:
 
     Attributes:
         num_replicas: replicas that are ready.
-        num_waiting: frames in its lanes.
+        num_waiting: pieces (frames, or tiles of them) in its lanes.
         num_running: batches at its replicas.
+        backlog_s: predicted device seconds that wait.
+        rung: the first rung that noncritical frames may take.
+        around_s: what a batch takes beside its device, of late.
     """
 
     num_replicas: int
     num_waiting: int
     num_running: int
-
-
-class SchedulerStateError(FramelaneError):
-    """An event that cannot have happened, such as the end of a batch that was never sent; nothing was changed."""
+    backlog_s: float
+    rung: int
+    around_s: float
 
 
 class Scheduler:
-    """Strict priority, then earliest deadline, over all lanes of a pool; one canvas a batch.
+    """Strict priority over all lanes of a pool, by deadline within, with chunks, deferral and a ladder.
 
-    Algorithm: while a pool has a credit, the most urgent lane (critical first, then the earliest deadline) gives the
-    largest warmed batch that it fills. Nothing waits for company: batches grow by themselves while replicas are busy.
-    Order: within a lane by deadline, then arrival. Bound: a critical frame waits for the batches that hold the pool's
-    credits and for critical frames with earlier deadlines. Fairness: normal frames have none against critical ones;
-    what waits too long expires. Liveness: with one ready replica every waiting frame is sent or expires.
+    Algorithm: a frame that arrives gets a route and a lane (`Admission`). While a pool has a credit, the next lane
+    (`PoolQueue.next_lane`) gives a batch: as many pieces as the warmed sizes, the chunk and the first one's deadline
+    allow. A noncritical batch that would only be staged behind a running one waits for company until it must be sent.
+    Order: critical by deadline; then normal by latest start, before deferred ones until those must begin.
+    Bound: a critical frame waits for one running chunk and for critical work ahead of it. A frame of another class is
+    sent, or has ended, by its deadline at the latest; and while any of them waits, a chunk of theirs is sent, counting
+    as critical, at least every `max_starve_s` plus one chunk.
+    Liveness: with one ready replica every waiting frame is sent or expires.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        """Start with empty lanes and no replica."""
+    def __init__(self, plan: Plan, latency: LatencyModel | None = None) -> None:
+        """Start with empty lanes and no replica; `latency` is kept current by what batches take."""
         self._plan = plan
-        self._pool_of_bucket = {bucket.name: bucket.pool for bucket in plan.buckets}
-        self._ladder_of_bucket = {bucket.name: bucket.batches for bucket in plan.buckets}
-        self._lanes: dict[str, dict[LaneKey, Lane]] = {pool.name: {} for pool in plan.pools}
-        self._num_replicas = {pool.name: 0 for pool in plan.pools}
-        self._running: dict[int, Batch] = {}
-        self._num_running: defaultdict[str, int] = defaultdict(int)
-        self._lane_of_frame: dict[str, tuple[str, LaneKey]] = {}
-        self._attempts: defaultdict[str, int] = defaultdict(int)
-        self._waiting_bytes = 0
+        self._latency = latency or LatencyModel()
+        self._routes = RouteTable(plan, self._latency)
+        num_rungs, slo_s = len(plan.ladder), plan.slo_s[Priority.NORMAL]
+        self._pools = {p.name: PoolQueue(p.name, Pressure(num_rungs=num_rungs, slo_s=slo_s)) for p in plan.pools}
+        self._admission = Admission(plan, self._pools)
+        self._neighbours = neighbours(plan)
+        self._entries: dict[str, Waiting] = {}
+        self._latest: dict[tuple[str, Priority], Waiting] = {}
+        self._batches: dict[int, tuple[Batch, tuple[Waiting, ...]]] = {}
+        self._expiry: list[tuple[float, int, int, Waiting]] = []
+        self._held_bytes = 0
+        self._order = itertools.count()
         self._batch_ids = itertools.count(1)
+        self._routes_from_s = -math.inf
+        self._felt_s = -math.inf
+        self._moved_between_pools = False
 
     @property
-    def num_waiting(self) -> int:
-        """Frames in all lanes."""
-        return len(self._lane_of_frame)
+    def num_frames(self) -> int:
+        """Frames that are here, waiting or running."""
+        return len(self._entries)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of their pixels."""
+        return self._held_bytes
+
+    @property
+    def latency(self) -> LatencyModel:
+        """What is known of the seconds that batches take."""
+        return self._latency
 
     def loads(self) -> dict[str, PoolLoad]:
         """What each pool has to do."""
         return {
-            pool: PoolLoad(self._num_replicas[pool], sum(map(len, lanes.values())), self._num_running[pool])
-            for pool, lanes in self._lanes.items()
-        }
+            name: PoolLoad(
+                pool.credits.num_ready, pool.num_pieces, pool.credits.num_batches, pool.backlog.total_s,
+                pool.pressure.rung, pool.around_s,
+            )
+            for name, pool in self._pools.items()
+        }  # fmt: skip
 
-    def next_deadline_s(self) -> float | None:
-        """When the first waiting frame expires; None if none waits. Call `decide` then at the latest."""
-        firsts = (lane.first() for lanes in self._lanes.values() for lane in lanes.values())
-        return min((first.deadline_s for first in firsts if first is not None), default=None)
+    def next_wake_s(self) -> float | None:
+        """When `decide` is due at the latest: a frame expires, or a batch has waited for company long enough."""
+        expiry = self._expiry
+        while expiry and expiry[0][3].epoch != expiry[0][2]:
+            heappop(expiry)
+        wake_s = expiry[0][0] if expiry else math.inf
+        for pool in self._pools.values():
+            wake_s = min(wake_s, pool.hold_until_s)
+        return None if wake_s == math.inf else wake_s
 
-    def arrived(self, frame: Frame) -> Verdict:
-        """Admit a frame to its lane, or reject it when the count or byte budget is full.
+    def arrived(self, frame: Frame) -> Arrival:
+        """Judge a frame that arrives at its `arrived_s`, and put it into its lane unless it is rejected.
 
         Raises:
-            SchedulerStateError: a frame of this id waits or runs.
+            SchedulerStateError: a frame of this id is here.
         """
-        if frame.frame_id in self._lane_of_frame or frame.frame_id in self._attempts:
+        if frame.frame_id in self._entries:
             raise SchedulerStateError(f"frame {frame.frame_id}: is here already; give every frame an id of its own")
-        limits = self._plan.limits
-        if self.num_waiting >= limits.max_waiting_frames:
-            reason = f"{self.num_waiting} frames wait, allowed are {limits.max_waiting_frames}"
-        elif self._waiting_bytes + frame.num_bytes > limits.max_waiting_bytes:
-            waiting = f"{self._waiting_bytes:,} bytes wait and the frame has {frame.num_bytes:,}"
-            reason = f"{waiting}, allowed are {limits.max_waiting_bytes:,}"
-        else:
-            self._enqueue(frame)
-            return Verdict(VerdictKind.ADMIT, "room in its lane")
-        return Verdict(VerdictKind.REJECT, reason, retry_after_s=self._plan.slo_s[frame.priority])
+        now_s = frame.arrived_s
+        if now_s - self._routes_from_s >= ROUTES_REFRESH_S:
+            self._routes.refresh()
+            self._routes_from_s = now_s
+        rule = self._routes.rule_of(frame.camera)
+        older = self._latest.get((frame.camera, frame.priority)) if rule.keep is Keep.LATEST else None
+        full = self._over_budget(frame, older)
+        if full is not None:
+            return Arrival(full)
+        routes = self._routes.routes(rule, frame.size_hw, frame.priority)
+        if now_s - self._felt_s >= PRESSURE_INTERVAL_S:
+            self._feel_pressure(now_s)
+        verdict, index = self._admission.judge(frame, routes)
+        if verdict.kind is VerdictKind.REJECT:
+            return Arrival(verdict)
+        if older is not None:
+            self._take_out(older)
+        waiting = Waiting(frame, routes, index)
+        self._entries[frame.frame_id] = waiting
+        self._held_bytes += frame.num_bytes
+        if rule.keep is Keep.LATEST:
+            self._latest[frame.camera, frame.priority] = waiting
+        if frame.priority is Priority.CRITICAL:
+            route = routes[index]
+            self._pools[route.pool].critical_came(route.piece_s * route.num_pieces, now_s)
+        self._enqueue(waiting, range(waiting.route.num_pieces), now_s, is_new=True)
+        return Arrival(verdict, older.frame if older is not None else None)
 
     def cancelled(self, frame_id: str) -> bool:
-        """Take a waiting frame out; False if it does not wait (any more): then its batch runs on."""
-        place = self._lane_of_frame.get(frame_id)
-        if place is None:
+        """Take a frame out of which pieces wait; False if none does (any more): then its batch runs on."""
+        waiting = self._entries.get(frame_id)
+        if waiting is None or not waiting.num_waiting:
             return False
-        pool, key = place
-        frame = self._lanes[pool][key].remove(frame_id)
-        if frame is not None:
-            self._left_lane(frame)
-            self._attempts.pop(frame_id, None)
-        return frame is not None
+        self._take_out(waiting)
+        return True
 
-    def replicas_ready(self, pool: str, num_replicas: int) -> None:
-        """Say how many replicas of a pool take batches now."""
-        if pool not in self._num_replicas or num_replicas < 0:
-            raise SchedulerStateError(
-                f"pool {pool!r}: got {num_replicas} replicas; allowed are 0 or more of a plan's pool"
-            )
-        self._num_replicas[pool] = num_replicas
+    def replicas_ready(self, pool: str, replicas: Collection[str]) -> None:
+        """Say which replicas of a pool take batches now."""
+        self._pool(pool).credits.set_ready(replicas)
+        self._pool(pool).release()
+
+    def memory_is(self, pool: str, level: MemoryLevel) -> None:
+        """Say how full the memory of a pool's devices is."""
+        self._pool(pool).pressure.memory = level
 
     def decide(self, now_s: float) -> Decisions:
-        """Expire what is late and send what the free credits allow."""
-        expired = [
-            frame for lanes in self._lanes.values() for lane in lanes.values() for frame in lane.pop_expired(now_s)
-        ]
-        for frame in expired:
-            self._left_lane(frame)
-            self._attempts.pop(frame.frame_id, None)
-        batches = [batch for pool in self._lanes for batch in self._batches_of(pool)]
-        return Decisions(tuple(batches), tuple(expired))
+        """Expire what cannot make its deadline any more, and send what the free credits allow."""
+        expired = self._expire(now_s)
+        if now_s - self._felt_s >= PRESSURE_INTERVAL_S:
+            self._feel_pressure(now_s)
+        batches: list[Batch] = []
+        self._moved_between_pools = True
+        while self._moved_between_pools:
+            self._moved_between_pools = False
+            for pool in self._pools.values():
+                if pool.held_lane is not None:
+                    if now_s < pool.hold_until_s:
+                        continue
+                    pool.release()
+                if pool.num_waiting[0] or pool.num_waiting[1] or pool.num_waiting[2]:
+                    self._form_batches(pool, now_s, batches, expired)
+        return Decisions(tuple(batches), tuple(expired)) if batches or expired else NOTHING
 
-    def batch_ended(self, batch_id: int) -> None:
-        """A batch was answered (its frames may have failed one by one); its credit is free again."""
-        for frame in self._take_back(batch_id).frames:
-            self._attempts.pop(frame.frame_id, None)
+    def batch_ended(
+        self,
+        batch_id: int,
+        now_s: float,
+        *,
+        busy_s: float | None = None,
+        around_s: float | None = None,
+        failed: Iterable[str] = (),
+    ) -> tuple[Frame, ...]:
+        """A batch was answered; its credit is free again.
+
+        Args:
+            batch_id: which.
+            now_s: when.
+            busy_s: how long it kept the device, to learn from; None: it never came there.
+            around_s: how long it took beside that, its wait behind a running batch apart.
+            failed: ids of its frames whose piece failed: they leave at once, with what else they have here.
+
+        Returns:
+            The frames of which this was the last piece.
+        """
+        batch, entries = self._take_back(batch_id, now_s)
+        if busy_s is not None:
+            self._latency.observe(batch.model, batch.canvas, len(batch.pieces), busy_s)
+            if around_s is not None:
+                self._pools[batch.pool].took(busy_s, around_s)
+        lost = set(failed)
+        done = []
+        for waiting in entries:
+            waiting.num_running -= 1
+            frame_id = waiting.frame.frame_id
+            if self._entries.get(frame_id) is not waiting:
+                continue
+            if frame_id in lost:
+                self._take_out(waiting)
+            elif not waiting.num_running and not waiting.num_waiting:
+                self._forget(waiting)
+                done.append(waiting.frame)
+        return tuple(done)
 
     def batch_lost(self, batch_id: int, now_s: float) -> tuple[Frame, ...]:
-        """The replica died with a batch: its frames wait again, where deadline and attempts allow.
+        """The replica died with a batch: its pieces wait again, where deadline and attempts allow.
 
         Returns:
             The frames that were given up, for the caller to answer.
         """
-        batch = self._take_back(batch_id)
+        batch, entries = self._take_back(batch_id, now_s)
         given_up = []
-        for frame in batch.frames:
-            if self._attempts[frame.frame_id] >= MAX_ATTEMPTS or frame.deadline_s <= now_s:
-                self._attempts.pop(frame.frame_id, None)
-                given_up.append(frame)
+        again: dict[int, tuple[Waiting, list[int]]] = {}
+        for waiting, piece in zip(entries, batch.pieces, strict=True):
+            waiting.num_running -= 1
+            if self._entries.get(waiting.frame.frame_id) is waiting:
+                again.setdefault(id(waiting), (waiting, []))[1].append(piece.number)
+        for waiting, pieces in again.values():
+            if batch.replica not in waiting.lost_on:
+                waiting.lost_on += (batch.replica,)
+            if len(waiting.lost_on) >= MAX_ATTEMPTS or waiting.last_start_s <= now_s:
+                self._take_out(waiting)
+                given_up.append(waiting.frame)
             else:
-                self._enqueue(frame)
+                self._enqueue(waiting, pieces, now_s, is_new=False)
         return tuple(given_up)
 
-    def _batches_of(self, pool: str) -> list[Batch]:
-        batches = []
-        lanes = self._lanes[pool]
-        num_credits = CREDITS_PER_REPLICA * self._num_replicas[pool]
-        while self._num_running[pool] < num_credits and (key := most_urgent_lane(lanes)) is not None:
-            lane = lanes[key]
-            size = warmed_batch_size(self._ladder_of_bucket[key.bucket], len(lane))
-            frames = tuple(lane.pop() for _ in range(size))
-            for frame in frames:
-                self._left_lane(frame)
-                self._attempts[frame.frame_id] += 1
-            batch = Batch(next(self._batch_ids), pool, key.bucket, key.canvas, frames)
-            self._running[batch.batch_id] = batch
-            self._num_running[pool] += 1
-            batches.append(batch)
-        return batches
+    def _pool(self, name: str) -> PoolQueue:
+        pool = self._pools.get(name)
+        if pool is None:
+            raise SchedulerStateError(f"pool: got {name!r}, allowed are those of the plan: {', '.join(self._pools)}")
+        return pool
 
-    def _enqueue(self, frame: Frame) -> None:
-        pool = self._pool_of_bucket[frame.bucket]
-        key = LaneKey(frame.bucket, frame.canvas, frame.priority)
-        self._lanes[pool].setdefault(key, Lane()).add(frame)
-        self._lane_of_frame[frame.frame_id] = (pool, key)
-        self._waiting_bytes += frame.num_bytes
+    def _feel_pressure(self, now_s: float) -> None:
+        self._felt_s = now_s
+        for pool in self._pools.values():
+            pool.feel_pressure(now_s)
 
-    def _left_lane(self, frame: Frame) -> None:
-        del self._lane_of_frame[frame.frame_id]
-        self._waiting_bytes -= frame.num_bytes
+    def _over_budget(self, frame: Frame, older: Waiting | None) -> Verdict | None:
+        """The rejection of a frame for which there is no room; None if there is."""
+        limits = self._plan.limits
+        num_frames, num_bytes = len(self._entries) + 1, self._held_bytes + frame.num_bytes
+        if older is not None:
+            num_frames, num_bytes = num_frames - 1, num_bytes - older.frame.num_bytes
+        # An empty house takes any frame within the limits: a share of a small one might take none.
+        share = 1.0 if frame.priority is Priority.CRITICAL or num_frames == 1 else SHARE_OF_NONCRITICAL
+        of = "" if share == 1 else f", {share:.0%} of them by noncritical ones"
+        if num_frames > share * limits.max_waiting_frames:
+            reason = f"{num_frames - 1} frames are here, allowed are {limits.max_waiting_frames}{of}"
+        elif num_bytes > share * limits.max_waiting_bytes:
+            here = f"{num_bytes - frame.num_bytes:,} bytes are here and the frame has {frame.num_bytes:,}"
+            reason = f"{here}, allowed are {limits.max_waiting_bytes:,}{of}"
+        else:
+            return None
+        return Verdict(VerdictKind.REJECT, reason, retry_after_s=self._plan.slo_s[frame.priority])
 
-    def _take_back(self, batch_id: int) -> Batch:
-        if batch_id not in self._running:
-            raise SchedulerStateError(f"batch {batch_id}: is not running; a batch ends once")
-        batch = self._running.pop(batch_id)
-        self._num_running[batch.pool] -= 1
+    def _enqueue(self, waiting: Waiting, pieces: Sequence[int], now_s: float, *, is_new: bool) -> None:
+        """Put pieces into the lane of the frame's route."""
+        frame, route = waiting.frame, waiting.route
+        pool = self._pools[route.pool]
+        if waiting.num_waiting:
+            # Pieces of a lost batch join those that still wait: all of them take their places anew.
+            pieces = sorted({*pool.waiting_pieces(waiting), *pieces})
+            pool.take_out(waiting)
+        waiting.due_s = self._admission.due_s(frame, route)
+        waiting.begin_by_s = last_start_s = self._admission.begin_by_s(frame, route)
+        if waiting.index < len(waiting.routes) - 1:
+            last_start_s = self._admission.begin_by_s(frame, waiting.routes[-1])
+        # A frame that never could be in time is not given up before its deadline.
+        waiting.last_start_s = last_start_s if last_start_s > frame.arrived_s else frame.deadline_s
+        pool.add(waiting, pieces, now_s, is_new=is_new)
+        heappush(self._expiry, (waiting.last_start_s, next(self._order), waiting.epoch, waiting))
+        if len(self._expiry) > 2 * len(self._entries) + 64:
+            self._expiry = [entry for entry in self._expiry if entry[3].epoch == entry[2]]
+            heapify(self._expiry)
+
+    def _take_out(self, waiting: Waiting) -> None:
+        """A frame leaves for good; what runs of it is answered to nobody."""
+        self._pools[waiting.route.pool].take_out(waiting)
+        self._forget(waiting)
+
+    def _forget(self, waiting: Waiting) -> None:
+        frame = waiting.frame
+        waiting.epoch += 1
+        del self._entries[frame.frame_id]
+        self._held_bytes -= frame.num_bytes
+        self._no_longer_latest(waiting)
+
+    def _no_longer_latest(self, waiting: Waiting) -> None:
+        key = waiting.frame.camera, waiting.frame.priority
+        if self._latest.get(key) is waiting:
+            del self._latest[key]
+
+    def _expire(self, now_s: float) -> list[Expired]:
+        expiry = self._expiry
+        expired = []
+        while expiry:
+            last_start_s, _, epoch, waiting = expiry[0]
+            if waiting.epoch != epoch:
+                heappop(expiry)
+            elif last_start_s > now_s:
+                break
+            else:
+                heappop(expiry)
+                if not waiting.num_waiting:
+                    continue
+                if waiting.has_begun and now_s < waiting.frame.deadline_s:
+                    # Some of its tiles have run: the others are due by the deadline only.
+                    heappush(expiry, (waiting.frame.deadline_s, next(self._order), epoch, waiting))
+                    continue
+                self._take_out(waiting)
+                expired.append(Expired(waiting.frame, waiting.route))
+        return expired
+
+    def _form_batches(self, pool: PoolQueue, now_s: float, batches: list[Batch], expired: list[Expired]) -> None:
+        max_starve_s = self._plan.scheduling.max_starve_s
+        while True:
+            has_critical = pool.num_waiting[LaneClass.CRITICAL] > 0
+            before_s = pool.before_s
+            other_place = pool.credits.place_for_other(now_s, before_s)
+            if other_place is None and not has_critical:
+                return
+            choice = pool.next_lane(now_s, max_starve_s)
+            if choice is None:
+                return
+            lane, urgent = choice
+            place = pool.credits.place_for_critical(now_s, before_s) if urgent else other_place
+            head = lane.first()
+            if place is None or head is None:
+                return
+            begin_s = place.start_s - before_s
+            if self._rerouted(head, pool, begin_s, now_s):
+                continue
+            last_start_s = head.frame.deadline_s if head.has_begun else head.last_start_s
+            if begin_s > last_start_s:
+                if pool.credits.first_end_s(now_s) <= last_start_s or _is_in(head, batches):
+                    # Another replica has no credit now, but will be free in time; or tiles of it have just been sent.
+                    pool.hold(lane, min(begin_s, last_start_s))
+                    return
+                self._take_out(head)
+                expired.append(Expired(head.frame, head.route))
+                continue
+            time_left_s = head.frame.deadline_s - place.start_s - (pool.around_s - before_s)
+            size = batch_size(head.route, lane, self._latency, time_left_s)
+            if not urgent and place.replica.held:
+                hold_until_s = self._hold_until_s(lane, place, pool, is_full=size == head.route.max_batch)
+                if hold_until_s > now_s:
+                    pool.hold(lane, hold_until_s)
+                    return
+            batches.append(self._sent(pool, lane, place, size, now_s, time_left_s=time_left_s, urgent=urgent))
+
+    def _hold_until_s(self, lane: Lane, place: Place, pool: PoolQueue, *, is_full: bool) -> float:
+        """Until when a batch that would only be staged may stay here: for company, or for what is more urgent."""
+        must_leave_s = place.start_s - pool.around_s
+        if lane.key.lane_class is LaneClass.DEFERRED:
+            return must_leave_s
+        expected_s = lane.next_arrival_s()
+        return -math.inf if is_full or expected_s is None else min(must_leave_s, expected_s)
+
+    def _rerouted(self, waiting: Waiting, pool: PoolQueue, begin_s: float, now_s: float) -> bool:
+        """Move a frame of which nothing has run yet to a lower rung, if pressure or its slack ask for it."""
+        if waiting.has_begun or waiting.index == len(waiting.routes) - 1:
+            return False
+        routes, index = waiting.routes, waiting.index
+        last = len(routes) - 1
+        rung = 0 if waiting.route.lane.lane_class == LaneClass.CRITICAL else pool.pressure.rung
+        begin_by_s = waiting.begin_by_s
+        while index < last and (routes[index].rung < rung or begin_s > begin_by_s):
+            index += 1
+            begin_by_s = self._admission.begin_by_s(waiting.frame, routes[index])
+        if index == waiting.index:
+            return False
+        pool.take_out(waiting)
+        waiting.take_route(index)
+        self._moved_between_pools |= waiting.route.pool != pool.name
+        self._enqueue(waiting, range(waiting.route.num_pieces), now_s, is_new=False)
+        return True
+
+    def _sent(
+        self, pool: PoolQueue, lane: Lane, place: Place, size: int, now_s: float, *, time_left_s: float, urgent: bool
+    ) -> Batch:
+        taken = [lane.pop() for _ in range(size)]
+        route = taken[0][0].route
+        for waiting, _ in taken:
+            pool.popped(waiting)
+        if size < route.max_batch and lane.key.lane_class == LaneClass.NORMAL:
+            taken += self._joining(pool, lane, route, size, time_left_s)
+        pieces = []
+        for waiting, index in taken:
+            self._no_longer_latest(waiting)
+            pieces.append(Piece(waiting.frame, waiting.route, index))
+        if lane.key.lane_class != LaneClass.CRITICAL:
+            pool.others_served_s = now_s
+        run_s = self._latency.predict_s(route.model, route.canvas, len(taken))
+        batch = Batch(
+            next(self._batch_ids), pool.name, place.replica.name, route.bucket, route.model, route.canvas, urgent,
+            run_s, tuple(pieces),
+        )  # fmt: skip
+        pool.credits.sent(batch.batch_id, place, run_s, urgent=urgent)
+        self._batches[batch.batch_id] = batch, tuple(waiting for waiting, _ in taken)
         return batch
+
+    def _joining(
+        self, pool: PoolQueue, lane: Lane, route: Route, size: int, time_left_s: float
+    ) -> list[tuple[Waiting, int]]:
+        """Pieces of nearly the same size that fill up a batch where that saves device time by the latency model."""
+        joining: list[tuple[Waiting, int]] = []
+        for bucket, canvas in self._neighbours[route.bucket, route.canvas]:
+            other = pool.lane(lane.key._replace(bucket=bucket, canvas=canvas))
+            head = other.first() if other is not None and other.num_waiting else None
+            if other is None or head is None:
+                continue
+            for larger in reversed(route.ladder):
+                num = larger - size - len(joining)
+                is_in_time = self._latency.predict_s(route.model, route.canvas, larger) <= time_left_s
+                if 0 < num <= other.num_waiting and is_in_time:
+                    if gain_of_joining(route, size + len(joining), num, head.route, self._latency) > 0:
+                        popped = [other.pop() for _ in range(num)]
+                        for waiting, _ in popped:
+                            pool.popped(waiting)
+                        joining += popped
+                    break
+        return joining
+
+    def _take_back(self, batch_id: int, now_s: float) -> tuple[Batch, tuple[Waiting, ...]]:
+        if batch_id not in self._batches:
+            raise SchedulerStateError(f"batch {batch_id}: is not running; a batch ends once")
+        batch, entries = self._batches.pop(batch_id)
+        pool = self._pools[batch.pool]
+        pool.credits.ended(batch_id, now_s, pool.around_s - pool.before_s)
+        pool.release()
+        return batch, entries
+
+
+def _is_in(waiting: Waiting, batches: list[Batch]) -> bool:
+    """Whether a piece of a frame goes with these batches: then it cannot have expired before."""
+    return waiting.num_running > 0 and any(piece.frame is waiting.frame for b in batches for piece in b.pieces)

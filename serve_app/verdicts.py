@@ -10,7 +10,13 @@ class VerdictKind(Enum):
     """What admission decides about a frame that arrives."""
 
     ADMIT = "admit"
+    """Served by its camera's own model at its own size."""
+    DEGRADE = "degrade"
+    """Served on a lower rung of the ladder."""
+    DEFER = "defer"
+    """Served at its own size, when nothing more urgent waits or it must begin."""
     REJECT = "reject"
+    """Not served; `retry_after_s` says when there may be room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +26,14 @@ class Verdict:
     Attributes:
         kind: the decision.
         reason: why, in words for the caller.
-        retry_after_s: of a rejection: seconds until there may be room.
+        retry_after_s: of a rejection: seconds until there may be room; None: never for such a frame.
+        rung: where on the ladder it was placed; 0 is its camera's own model at its own size.
     """
 
     kind: VerdictKind
     reason: str
     retry_after_s: float | None = None
+    rung: int = 0
 
 
 class Outcome(Enum):
@@ -36,7 +44,9 @@ class Outcome(Enum):
     REJECTED = "rejected"
     """Refused at arrival: an invalid frame, or no room."""
     EXPIRED = "expired"
-    """Its deadline passed while it waited."""
+    """It waited until it could not make its deadline any more."""
+    SUPERSEDED = "superseded"
+    """A newer frame of its camera took its place while it waited."""
     CANCELLED = "cancelled"
     """Its caller gave up while it waited."""
     FAILED = "failed"

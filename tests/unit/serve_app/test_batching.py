@@ -1,90 +1,102 @@
-"""Which lane is served next, and how many of its frames make a batch."""
+"""How many pieces make a batch, who may join it, and what joining saves."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
-from serve_samples import BUCKET_OF_CANVAS, HD, UHD, VGA, sample_frame
+from serve_samples import BUCKETS, HD, PORTRAIT, VGA, sample_frame, sample_latency, sample_plan
 
-from serve_app.batching import LaneKey, most_urgent_lane, warmed_batch_size
+from engines.spec import CanvasShape
+from engines.tiles import Window
+from serve_app.batching import Piece, batch_size, gain_of_joining, neighbours
 from serve_app.frames import Priority
-from serve_app.lanes import Lane
+from serve_app.lanes import Lane, Waiting
+from serve_app.plan import DEFAULT_RULE, Bucket, Pool
+from serve_app.routes import CALL_COST_S, RouteTable
+
+LATENCY = sample_latency()
+ROUTE = RouteTable(sample_plan(), LATENCY).routes(DEFAULT_RULE, VGA, Priority.NORMAL)[0]
+NARROW, TALL, TINY = CanvasShape(480, 512), CanvasShape(512, 640), CanvasShape(448, 512)
 
 
-def lanes_of(*frames) -> dict[LaneKey, Lane]:
-    """The lanes that these frames make."""
-    lanes: dict[LaneKey, Lane] = {}
-    for frame in frames:
-        lanes.setdefault(LaneKey(frame.bucket, frame.canvas, frame.priority), Lane()).add(frame)
-    return lanes
+def lane_with(num_waiting: int) -> Lane:
+    """A lane in which so many frames wait."""
+    lane = Lane(ROUTE.lane)
+    for number in range(num_waiting):
+        lane.add(Waiting(sample_frame(str(number)), (ROUTE,), 0), 0)
+    return lane
 
 
-def key(canvas, priority=Priority.NORMAL) -> LaneKey:
-    """The key of a lane of the sample plan."""
-    return LaneKey(BUCKET_OF_CANVAS[canvas], canvas, priority)
-
-
-def test_the_earliest_deadline_chooses_the_lane():
-    """Among equals by class it is the deadline, not the size or the number of frames."""
-    lanes = lanes_of(
-        sample_frame("1", deadline_s=5, canvas=VGA),
-        sample_frame("2", deadline_s=4, canvas=UHD),
-        sample_frame("3", deadline_s=6, canvas=VGA),
-    )
-
-    assert most_urgent_lane(lanes) == key(UHD)
-
-
-def test_a_critical_frame_goes_before_a_normal_one_that_is_due_earlier():
-    """Class comes before deadline."""
-    lanes = lanes_of(
-        sample_frame("normal", deadline_s=1, canvas=VGA),
-        sample_frame("critical", deadline_s=9, canvas=HD, priority=Priority.CRITICAL),
-    )
-
-    assert most_urgent_lane(lanes) == key(HD, Priority.CRITICAL)
-
-
-def test_among_critical_lanes_the_deadline_decides():
-    """Earliest deadline first holds inside each class."""
-    lanes = lanes_of(
-        sample_frame("late", deadline_s=9, canvas=HD, priority=Priority.CRITICAL),
-        sample_frame("soon", deadline_s=8, canvas=VGA, priority=Priority.CRITICAL),
-    )
-
-    assert most_urgent_lane(lanes) == key(VGA, Priority.CRITICAL)
-
-
-def test_lanes_of_equal_urgency_are_no_error():
-    """Keys hold enums, which have no order: a tie must not compare them. The lane that was there first is served."""
-    lanes = lanes_of(*(sample_frame(canvas.__str__(), deadline_s=1, canvas=canvas) for canvas in (HD, VGA, UHD)))
-
-    assert most_urgent_lane(lanes) == key(HD)
-
-
-def test_empty_lanes_are_never_served():
-    """No lane, an empty lane and a lane whose frames were removed have no urgency."""
-    lanes = lanes_of(sample_frame("gone", deadline_s=1, canvas=VGA), sample_frame("here", deadline_s=9, canvas=HD))
-    lanes[key(VGA)].remove("gone")
-
-    assert most_urgent_lane({}) is None
-    assert most_urgent_lane({key(VGA): Lane()}) is None
-    assert most_urgent_lane(lanes) == key(HD)
+@pytest.mark.parametrize(("num_waiting", "size"), [(1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (100, 4)])
+def test_a_batch_is_the_largest_warmed_size_that_waits(num_waiting, size):
+    """Never a size that the engine has not seen, never more than wait."""
+    assert batch_size(ROUTE, lane_with(num_waiting), LATENCY, 9.0) == size
 
 
 @pytest.mark.parametrize(
-    ("ladder", "num_waiting", "size"),
-    [
-        ((1,), 1, 1),
-        ((1,), 50, 1),
-        ((1, 2, 4, 8), 1, 1),
-        ((1, 2, 4, 8), 3, 2),
-        ((1, 2, 4, 8), 4, 4),
-        ((1, 2, 4, 8), 7, 4),
-        ((1, 2, 4, 8), 100, 8),
-        ((1, 3), 2, 1),
-        ((1, 3), 3, 3),
-    ],
+    ("time_left_s", "size"), [(9.0, 4), (0.028, 4), (0.0279, 2), (0.016, 2), (0.0159, 1), (0.001, 1), (-1.0, 1)]
 )
-def test_a_batch_is_the_largest_warmed_size_that_waits(ladder, num_waiting, size):
-    """Never a size that the engine has not seen, never more than wait."""
-    assert warmed_batch_size(ladder, num_waiting) == size
+def test_a_batch_lets_its_most_urgent_frame_be_on_time(time_left_s, size):
+    """Company that would make it late is left behind; alone it goes in any case."""
+    assert batch_size(ROUTE, lane_with(9), LATENCY, time_left_s) == size
+
+
+def test_a_batch_is_no_larger_than_its_route_allows():
+    """Routes end at the chunk: so do batches, however many wait."""
+    short = dataclasses.replace(ROUTE, max_batch=2, ladder=(1, 2))
+
+    assert batch_size(short, lane_with(9), LATENCY, 9.0) == 2
+
+
+def test_neighbours_are_nearly_as_large_and_fit():
+    """Canvases of the same model and pool, largest first: not larger on any side, and at most 1.3 times smaller."""
+    odd = Bucket("odd", "full", "near", (TALL, NARROW, TINY), (1, 2))
+    found = neighbours(sample_plan(buckets=(*BUCKETS, odd)))
+
+    assert found["odd", TALL] == (("vga", VGA),)
+    assert found["vga", VGA] == (("odd", NARROW),)
+    assert found["odd", NARROW] == (("odd", TINY),)
+    assert [found[place] for place in (("vga", PORTRAIT), ("hd", HD), ("odd", TINY))] == [(), (), ()]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Bucket("odd", "light", "near", (NARROW,), (1, 2)), Bucket("odd", "full", "far", (NARROW,), (1, 2))],
+    ids=["another model", "another pool"],
+)
+def test_what_another_engine_serves_is_no_neighbour(other):
+    """However near its size is."""
+    models = {"full": "f.onnx", "light": "l.onnx"}
+    buckets = (*BUCKETS, other, Bucket("rest", "light", "near", (VGA,), (1,)))
+    found = neighbours(sample_plan(models=models, buckets=buckets, pools=(Pool("near"), Pool("far"))))
+
+    assert found["vga", VGA] == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "joining", "gain_s"),
+    [(1, 1, 0.009 + CALL_COST_S - 0.006), (2, 2, 0.014 + CALL_COST_S - 0.012), (1, 3, 0.020 + CALL_COST_S - 0.018)],
+)
+def test_joining_gains_what_two_batches_cost_more_than_one(size, joining, gain_s):
+    """Seconds alone, with their call, less what the larger batch takes longer."""
+    latency = sample_latency({("full", VGA): (0.010, 0.016, 0.028), ("full", NARROW): (0.009, 0.014, 0.026)})
+    small = dataclasses.replace(ROUTE, canvas=NARROW)
+
+    assert gain_of_joining(ROUTE, size, joining, small, latency) == pytest.approx(gain_s)
+
+
+def test_joining_gains_nothing_where_batches_do_not():
+    """On a device whose time is proportional the larger canvas costs more than the call saves."""
+    latency = sample_latency({("full", VGA): (0.1, 0.2), ("full", TINY): (0.08, 0.16)})
+
+    assert gain_of_joining(ROUTE, 1, 1, dataclasses.replace(ROUTE, canvas=TINY), latency) < 0
+
+
+def test_a_piece_knows_its_window():
+    """The whole frame has none."""
+    windows = (Window(0, 0, 480, 640), Window(0, 576, 480, 640))
+    frame, tiled = sample_frame("a"), dataclasses.replace(ROUTE, windows=windows)
+
+    assert [Piece(frame, tiled, number).window for number in (0, 1)] == list(windows)
+    assert Piece(frame, ROUTE, 0).window is None

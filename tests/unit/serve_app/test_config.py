@@ -14,7 +14,7 @@ from serve_app import config
 from serve_app.config import load_plan, model_path, plan_from, plan_path, prepare_ray_environment, state_folder
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
-from serve_app.plan import Bucket, CameraRule, Limits, Plan, Pool
+from serve_app.plan import Bucket, CameraRule, Keep, Limits, Oversize, Plan, Pool, Rung, Scheduling
 
 FULL_EXAMPLE = """
 models:
@@ -32,13 +32,26 @@ buckets:
   hd:
     canvases: [[736, 1280]]
 cameras:
-  gate-*: {model: light}
+  gate-*: {model: light, keep: latest}
+  belt-*: {oversize: tile, degrade: false}
+  roof: {oversize: reject}
   "*": {}
+ladder:
+  - {max_canvas: [480, 640], model: light}
+  - {max_canvas: [736, 1280]}
+  - {model: light}
+scheduling: {max_chunk_s: 0.05, defer_above_px: 900_000, max_defer_s: 4, max_starve_s: 0.5}
 slo_s: {critical: 0.2, normal: 3}
-limits: {max_waiting_frames: 7, max_waiting_bytes: 1_000_000, max_frame_px: 5000}
+limits: {max_waiting_frames: 7, max_waiting_bytes: 1_000_000, max_frame_px: 5000, max_tickets: 11, ticket_ttl_s: 2.5}
 detection: {min_score: 0.1, max_iou: 0.5, max_boxes: 20}
 frame_log: logs/frames.jsonl
+latency: latency/this-machine.json
 """
+
+TOP_KEYS = (
+    "models", "pools", "buckets", "cameras", "ladder", "scheduling", "slo_s", "limits", "detection", "frame_log",
+    "latency",
+)  # fmt: skip
 
 SMALL_EXAMPLE = """
 models: {full: full.onnx}
@@ -77,11 +90,19 @@ def test_a_full_plan_is_read_whole(plan_file, tmp_path):
             Bucket("vga", "light", "cpu", (CanvasShape(480, 640), CanvasShape(640, 480)), (1, 2, 4)),
             Bucket("hd", "full", "gpu", (CanvasShape(736, 1280),), (1,)),
         ),
-        cameras=(CameraRule("gate-*", "light"), CameraRule("*", None)),
+        cameras=(
+            CameraRule("gate-*", "light", Keep.LATEST, Oversize.SHRINK, degrade=True),
+            CameraRule("belt-*", None, Keep.ALL, Oversize.TILE, degrade=False),
+            CameraRule("roof", None, Keep.ALL, Oversize.REJECT, degrade=True),
+            CameraRule("*", None),
+        ),
+        ladder=(Rung("light", CanvasShape(480, 640)), Rung("full", CanvasShape(736, 1280)), Rung("light", None)),
+        scheduling=Scheduling(max_chunk_s=0.05, defer_above_px=900_000, max_defer_s=4.0, max_starve_s=0.5),
         slo_s={Priority.CRITICAL: 0.2, Priority.NORMAL: 3.0},
-        limits=Limits(7, 1_000_000, 5000),
+        limits=Limits(7, 1_000_000, 5000, 11, 2.5),
         detection=DetectionLimits(min_score=0.1, max_iou=0.5, max_boxes=20),
         frame_log=str(tmp_path / "logs/frames.jsonl"),
+        latency=str(tmp_path / "latency/this-machine.json"),
     )
 
 
@@ -106,13 +127,25 @@ def test_a_small_plan_has_the_defaults_of_the_plan_itself(plan_file, tmp_path):
             "buckets.vga.batch: unknown key; did you mean 'batches'?",
         ),
         ("cameras: {gate-*: {modell: full}}", "cameras.gate-*.modell: unknown key; did you mean 'model'?"),
+        ("cameras: {gate-*: {keeps: all}}", "cameras.gate-*.keeps: unknown key; did you mean 'keep'?"),
+        ("cameras: {gate-*: {oversized: tile}}", "cameras.gate-*.oversized: unknown key; did you mean 'oversize'?"),
+        ("ladder: [{models: full}]", "ladder.0.models: unknown key; did you mean 'model'?"),
+        ("ladder: [{}, {max_canvass: [32, 32]}]", "ladder.1.max_canvass: unknown key; did you mean 'max_canvas'?"),
+        ("scheduling: {max_chunk_ms: 50}", "scheduling.max_chunk_ms: unknown key; did you mean 'max_chunk_s'?"),
+        (
+            "scheduling: {zzz: 1}",
+            "scheduling.zzz: unknown key; allowed are max_chunk_s, defer_above_px, max_defer_s, max_starve_s",
+        ),
+        ("schedulling: {}", "schedulling: unknown key; did you mean 'scheduling'?"),
+        ("latencies: a.json", "latencies: unknown key; did you mean 'latency'?"),
+        ("limits: {max_ticket: 1}", "limits.max_ticket: unknown key; did you mean 'max_tickets'?"),
         ("slo_s: {criticl: 1}", "slo_s.criticl: unknown key; did you mean 'critical'?"),
         ("limits: {max_frames_px: 1}", "limits.max_frames_px: unknown key; did you mean 'max_frame_px'?"),
         ("detection: {min_scor: 1}", "detection.min_scor: unknown key; did you mean 'min_score'?"),
         ("detection: {zzz: 1}", "detection.zzz: unknown key; allowed are min_score, max_iou, max_boxes"),
         (
             "qqqqqq: 1",
-            "qqqqqq: unknown key; allowed are models, pools, buckets, cameras, slo_s, limits, detection, frame_log",
+            f"qqqqqq: unknown key; allowed are {', '.join(TOP_KEYS)}",
         ),
     ],
     ids=lambda value: value.partition(":")[0],
@@ -158,6 +191,53 @@ def test_all_problems_are_named_at_once(plan_file):
         ("pools: {my pool: {}}", "pools.my pool: got 'my pool', string should match pattern"),
         ("pools: {7: {}}", "pools.7: got 7, input should be a valid string"),
         ("cameras: {gate-1: full}", "cameras.gate-1: got 'full', input should be a valid dictionary"),
+        (
+            "cameras: {gate-1: {keep: newest}}",
+            "cameras.gate-1.keep: got 'newest', input should be 'all' or 'latest'",
+        ),
+        ("cameras: {gate-1: {keep: }}", "cameras.gate-1.keep: got None, input should be 'all' or 'latest'"),
+        (
+            "cameras: {gate-1: {oversize: cut}}",
+            "cameras.gate-1.oversize: got 'cut', input should be 'shrink', 'tile' or 'reject'",
+        ),
+        (
+            "cameras: {gate-1: {oversize: no}}",
+            "cameras.gate-1.oversize: got False, input should be 'shrink', 'tile' or 'reject'",
+        ),
+        (
+            "cameras: {gate-1: {degrade: never}}",
+            "cameras.gate-1.degrade: got 'never', input should be a valid boolean",
+        ),
+        ("ladder: {model: full}", "ladder: got {'model': 'full'}, input should be a valid list"),
+        ("ladder: [full]", "ladder.0: got 'full', input should be a valid dictionary"),
+        ("ladder: [{model: 3}]", "ladder.0.model: got 3, input should be a valid string"),
+        (
+            "ladder: [{model: medium}]",
+            "ladder[0].model: got 'medium', allowed are the names in the plan: full",
+        ),
+        (
+            "ladder: [{}, {max_canvas: [320, 320]}]",
+            "ladder[1].max_canvas: got 320x320, allowed is one with at least 307200 px, the smallest canvas of model",
+        ),
+        ("ladder: [{max_canvas: 480}]", "ladder.0.max_canvas: got 480, input should be a valid tuple"),
+        ("ladder: [{max_canvas: [480]}]", "ladder.0.max_canvas.1: is missing"),
+        ("ladder: [{max_canvas: [0, 640]}]", "ladder.0.max_canvas.0: got 0, input should be greater than"),
+        ("ladder: [{max_canvas: [480, on]}]", "ladder.0.max_canvas.1: got True, input should be a number"),
+        ("scheduling: 0.1", "scheduling: got 0.1, input should be a valid dictionary"),
+        ("scheduling: {max_chunk_s: 0}", "scheduling.max_chunk_s: got 0, input should be greater than 0"),
+        ("scheduling: {max_chunk_s: 50 ms}", "scheduling.max_chunk_s: got '50 ms', input should be a valid number"),
+        ("scheduling: {max_chunk_s: on}", "scheduling.max_chunk_s: got True, input should be a number"),
+        ("scheduling: {defer_above_px: 0}", "scheduling.defer_above_px: got 0, input should be greater than or equal"),
+        ("scheduling: {defer_above_px: 1.5}", "scheduling.defer_above_px: got 1.5, input should be a valid integer"),
+        ("scheduling: {max_defer_s: -1}", "scheduling.max_defer_s: got -1, input should be greater than 0"),
+        ("scheduling: {max_defer_s: .inf}", "scheduling.max_defer_s: got inf, input should be a finite number"),
+        ("scheduling: {max_starve_s: 0}", "scheduling.max_starve_s: got 0, input should be greater than 0"),
+        ("scheduling: {max_starve_s: 1e9}", "scheduling.max_starve_s: got '1e9', input should be less than"),
+        ("latency: 3", "latency: got 3, input should be a valid string"),
+        ("limits: {max_tickets: 0}", "limits.max_tickets: got 0, input should be greater than or equal to 1"),
+        ("limits: {ticket_ttl_s: 0}", "limits.ticket_ttl_s: got 0, input should be greater than 0"),
+        ("slo_s: {normal: 0}", "slo_s.normal: got 0, input should be greater than 0"),
+        ("slo_s: {normal: 86401}", "slo_s.normal: got 86401, input should be less than or equal to 86400"),
         ("slo_s: {critical: 0}", "slo_s.critical: got 0, input should be greater than 0"),
         ("slo_s: {critical: .inf}", "slo_s.critical: got inf, input should be a finite number"),
         ("slo_s: {critical: soon}", "slo_s.critical: got 'soon', input should be a valid number"),
@@ -194,6 +274,37 @@ def test_a_wrong_value_is_named_with_what_was_got(plan_file, added, expected):
     parts = {"models": "models: {full: full.onnx}", "buckets": "buckets: {vga: {canvases: [[480, 640]]}}", key: added}
 
     assert refusal(plan_file("\n".join(parts.values()))).startswith(expected)
+
+
+def test_the_model_of_a_camera_rule_is_one_of_the_plan(plan_file):
+    """What the plan itself refuses is reported with the file's name too."""
+    content = f"{SMALL_EXAMPLE}\ncameras: {{gate-*: {{model: light, keep: latest}}}}\n"
+    assert refusal(plan_file(content)) == ("cameras.gate-*.model: got 'light', allowed are the names in the plan: full")
+
+
+def test_a_rung_without_a_model_is_the_first_models(plan_file):
+    """As a bucket without one."""
+    content = """
+models: {light: light.onnx, full: full.onnx}
+buckets:
+  small: {canvases: [[480, 640], [736, 1280]]}
+  large: {model: full, canvases: [[736, 1280]]}
+ladder: [{model: full}, {max_canvas: [640, 480]}]
+"""
+    assert load_plan(plan_file(content)).ladder == (Rung("full", None), Rung("light", CanvasShape(640, 480)))
+
+
+@pytest.mark.parametrize("added", ["ladder: []", "scheduling: {}", "cameras: {}", "scheduling: {max_chunk_s: }"])
+def test_an_empty_part_is_as_good_as_none(plan_file, added):
+    """It says what is the default anyway."""
+    assert load_plan(plan_file(f"{SMALL_EXAMPLE}\n{added}\n")) == load_plan(plan_file(SMALL_EXAMPLE))
+
+
+def test_a_chunk_is_a_part_of_the_critical_deadline_unless_the_plan_says_how_long(plan_file):
+    """A critical frame may have to wait for one."""
+    said = load_plan(plan_file(f"{SMALL_EXAMPLE}\nslo_s: {{critical: 0.5}}\nscheduling: {{max_chunk_s: 0.3}}\n"))
+    unsaid = load_plan(plan_file(f"{SMALL_EXAMPLE}\nslo_s: {{critical: 0.5}}\n"))
+    assert (said.max_chunk_s, unsaid.max_chunk_s) == (0.3, pytest.approx(0.2))
 
 
 def test_whole_numbers_are_fractions_too(plan_file):
@@ -291,7 +402,10 @@ def test_paths_start_at_the_plans_folder_and_know_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     buckets = {name: {"model": name, "canvases": [[32, 32]]} for name in "abcd"}
     models = {"a": "../a.onnx", "b": "/abs/b.onnx", "c": "~/c.onnx", "d": "bundled:d"}
-    plan = plan_from({"models": models, "buckets": buckets, "frame_log": "~/frames.jsonl"}, tmp_path / "plans")
+    plan = plan_from(
+        {"models": models, "buckets": buckets, "frame_log": "~/frames.jsonl", "latency": "../l.json"},
+        tmp_path / "plans",
+    )
 
     assert plan.models == {
         "a": str(tmp_path / "a.onnx"),
@@ -299,7 +413,7 @@ def test_paths_start_at_the_plans_folder_and_know_home(tmp_path, monkeypatch):
         "c": "/home/someone/c.onnx",
         "d": "bundled:d",
     }
-    assert plan.frame_log == "/home/someone/frames.jsonl"
+    assert (plan.frame_log, plan.latency) == ("/home/someone/frames.jsonl", str(tmp_path / "l.json"))
 
 
 @pytest.fixture

@@ -1,146 +1,163 @@
-"""One lane: earliest deadline first, with removal."""
+"""One lane: due first, with lazy removal that forgets what it should."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
-from serve_samples import ids, sample_frame
+from serve_samples import VGA, sample_frame, sample_latency, sample_plan
 
-from serve_app.lanes import Lane
+from engines.tiles import Window
+from serve_app.frames import Priority
+from serve_app.lane_key import LaneClass, LaneKey
+from serve_app.lanes import Lane, Waiting
+from serve_app.plan import DEFAULT_RULE
+from serve_app.routes import Route, RouteTable
+
+KEY = LaneKey("vga", VGA, LaneClass.NORMAL)
+ROUTES = RouteTable(sample_plan(), sample_latency()).routes(DEFAULT_RULE, VGA, Priority.NORMAL)
+IN_TILES = Route(
+    0, KEY, "near", "vga", "full", VGA, (Window(0, 0, 9, 9), Window(0, 9, 9, 9), Window(9, 0, 9, 9)),
+    shrunk=False, num_pieces=3, alone_s=0.01, own_s=0.03, piece_s=0.01, max_batch=1, ladder=(1,),
+)  # fmt: skip
 
 
-def lane_of(*frames) -> Lane:
-    """A lane that these frames entered in this order."""
-    lane = Lane()
-    for frame in frames:
-        lane.add(frame)
+def waiting(name: str, due_s: float, routes: tuple[Route, ...] = ROUTES) -> Waiting:
+    """A frame that is to wait, due then."""
+    entry = Waiting(sample_frame(name), routes, 0)
+    entry.due_s = due_s
+    return entry
+
+
+def lane_of(*entries: Waiting) -> Lane:
+    """A lane that these frames entered in this order, each with all its pieces."""
+    lane = Lane(KEY)
+    for entry in entries:
+        for piece in range(entry.route.num_pieces):
+            lane.add(entry, piece)
     return lane
 
 
-def drained(lane: Lane) -> list[str]:
-    """The ids of all its frames in the order in which they are popped."""
-    return ids([lane.pop() for _ in range(len(lane))])
+def leave(lane: Lane, entry: Waiting, num_pieces: int = 1) -> None:
+    """A frame leaves by another way than the front."""
+    entry.epoch += 1
+    lane.left(num_pieces)
 
 
-def test_frames_leave_by_deadline_whatever_the_order_of_arrival():
-    """The earliest deadline goes first."""
-    lane = lane_of(sample_frame("c", deadline_s=3), sample_frame("a", deadline_s=1), sample_frame("b", deadline_s=2))
+def drained(lane: Lane) -> list[tuple[str, int]]:
+    """Frame and piece of all that waits, in the order in which they are popped."""
+    popped = [lane.pop() for _ in range(lane.num_waiting)]
+    assert lane.num_waiting == 0
+    return [(entry.frame.frame_id, piece) for entry, piece in popped]
 
-    assert drained(lane) == ["a", "b", "c"]
+
+def test_frames_leave_by_due_time_whatever_the_order_of_arrival():
+    """Due first goes first."""
+    lane = lane_of(waiting("c", 3), waiting("a", 1), waiting("b", 2))
+
+    assert drained(lane) == [("a", 0), ("b", 0), ("c", 0)]
 
 
-def test_frames_of_equal_deadline_leave_in_order_of_arrival():
-    """Ties are first come, first served, not by id."""
-    lane = lane_of(*(sample_frame(name, deadline_s=1) for name in ("z", "m", "a")))
+def test_frames_due_together_leave_in_order_of_arrival():
+    """Ties are first come, first served, not by id; tiles of one frame stay together and in order."""
+    lane = lane_of(waiting("z", 1), waiting("m", 1, (IN_TILES,)), waiting("a", 1))
 
-    assert drained(lane) == ["z", "m", "a"]
+    assert drained(lane) == [("z", 0), ("m", 0), ("m", 1), ("m", 2), ("a", 0)]
 
 
 def test_first_stays_in_the_lane():
     """Looking does not take."""
-    frame = sample_frame("a")
-    lane = lane_of(frame)
+    entry = waiting("a", 1)
+    lane = lane_of(entry)
 
-    assert [lane.first(), lane.first()] == [frame, frame]
-    assert len(lane) == 1
+    assert (lane.first(), lane.first(), lane.num_waiting) == (entry, entry, 1)
 
 
 def test_an_empty_lane_has_no_first_and_nothing_to_pop():
     """Emptiness is None to a question and an error to an order."""
-    lane = Lane()
+    lane = Lane(KEY)
 
-    assert lane.first() is None
-    assert lane.pop_expired(1e9) == []
-    with pytest.raises(IndexError, match="empty lane"):
+    assert (lane.first(), lane.num_waiting) == (None, 0)
+    with pytest.raises(IndexError):
         lane.pop()
 
 
-@pytest.mark.parametrize("removed", ["a", "b", "c"], ids=["first", "middle", "last"])
-def test_a_removed_frame_leaves_the_others_in_order(removed):
-    """Removal works at every place of the heap and harms no neighbour."""
-    frames = {name: sample_frame(name, deadline_s=at) for at, name in enumerate("abc", start=1)}
-    lane = lane_of(*frames.values())
+@pytest.mark.parametrize("gone", [0, 1, 2], ids=["first", "middle", "last"])
+def test_a_frame_that_leaves_leaves_the_others_in_order(gone):
+    """At every place of the heap; nothing of it is seen or popped any more."""
+    entries = [waiting(name, due_s) for due_s, name in enumerate("abc")]
+    lane = lane_of(*entries)
+    leave(lane, entries[gone])
+    rest = [entry for entry in entries if entry is not entries[gone]]
 
-    assert lane.remove(removed) is frames[removed]
-    assert ids(lane) == [name for name in "abc" if name != removed]
-    assert drained(lane) == [name for name in "abc" if name != removed]
-
-
-def test_removing_what_does_not_wait_changes_nothing():
-    """Unknown, removed and popped ids are all the same: None."""
-    lane = lane_of(*(sample_frame(name, deadline_s=at) for at, name in enumerate("abc")))
-    lane.pop()
-    lane.remove("b")
-
-    assert [lane.remove(name) for name in ("a", "b", "nobody")] == [None, None, None]
-    assert drained(lane) == ["c"]
+    assert lane.first() is rest[0]
+    assert drained(lane) == [(entry.frame.frame_id, 0) for entry in rest]
 
 
-def test_a_frame_cannot_wait_twice():
-    """The same id again is an error and leaves the first one as it was."""
-    first = sample_frame("a", deadline_s=5)
-    lane = lane_of(first)
+def test_a_tiled_frame_leaves_with_all_its_tiles():
+    """Those that were popped before are not counted twice."""
+    tiled = waiting("t", 1, (IN_TILES,))
+    lane = lane_of(tiled, waiting("a", 2))
+    assert lane.pop() == (tiled, 0)
+    leave(lane, tiled, 2)
 
-    with pytest.raises(ValueError, match="frame a: waits in this lane already"):
-        lane.add(sample_frame("a", deadline_s=1))
-    assert list(lane) == [first]
-    assert drained(lane) == ["a"]
-
-
-def test_expired_are_those_whose_deadline_has_come():
-    """At exactly the deadline a frame is too late; it leaves with all that were due before."""
-    lane = lane_of(*(sample_frame(str(at), deadline_s=at) for at in (3, 1, 2)))
-
-    assert ids(lane.pop_expired(2.0)) == ["1", "2"]
-    assert drained(lane) == ["3"]
+    assert lane.num_waiting == 1
+    assert drained(lane) == [("a", 0)]
 
 
 @pytest.mark.parametrize("again_s", [2.0, 20.0, 10.0], ids=["sooner", "later", "same"])
-def test_an_id_that_comes_back_stands_at_its_new_deadline(again_s):
-    """A client may send a cancelled frame again: nothing of its first deadline may remain."""
-    lane = lane_of(sample_frame("again", deadline_s=10), sample_frame("other", deadline_s=15))
-    lane.remove("again")
-    lane.add(sample_frame("again", deadline_s=again_s))
+def test_a_frame_that_comes_back_stands_at_its_new_due_time(again_s):
+    """What is left of its first place counts no more."""
+    again, other = waiting("again", 10), waiting("other", 15)
+    lane = lane_of(again, other)
+    leave(lane, again)
+    again.due_s = again_s
+    lane.add(again, 0)
 
-    assert drained(lane) == (["other", "again"] if again_s > 15 else ["again", "other"])
+    assert drained(lane) == ([("other", 0), ("again", 0)] if again_s > 15 else [("again", 0), ("other", 0)])
     assert lane.first() is None
 
 
-def test_an_id_that_comes_back_later_does_not_hide_expired_frames():
-    """The entry that a removed frame left behind must not stop the search for what is late."""
-    lane = lane_of(sample_frame("again", deadline_s=10), sample_frame("late", deadline_s=15))
-    lane.remove("again")
-    lane.add(sample_frame("again", deadline_s=20))
+def test_a_lane_knows_which_tiles_of_a_frame_wait():
+    """Not those that were popped, nor those of an earlier stay or of another frame."""
+    tiled = waiting("t", 1, (IN_TILES,))
+    lane = lane_of(tiled, waiting("u", 2, (IN_TILES,)))
+    lane.pop()
+    assert sorted(lane.pieces_of(tiled)) == [1, 2]
+    leave(lane, tiled, 2)
 
-    assert ids(lane.pop_expired(16.0)) == ["late"]
-    assert drained(lane) == ["again"]
-
-
-def test_a_popped_frame_may_wait_again():
-    """A frame whose replica died goes back with its old deadline."""
-    frame = sample_frame("a", deadline_s=1)
-    lane = lane_of(frame, sample_frame("b", deadline_s=2))
-    lane.add(lane.pop())
-
-    assert drained(lane) == ["a", "b"]
+    assert lane.pieces_of(tiled) == ()
+    lane.add(tiled, 1)
+    assert lane.pieces_of(tiled) == (1,)
 
 
-def test_a_lane_lists_the_frames_that_wait():
-    """Length and iteration speak of waiting frames only."""
-    frames = [sample_frame(name) for name in "ab"]
-    lane = lane_of(*frames, dataclasses.replace(frames[0], frame_id="gone"))
-    lane.remove("gone")
-
-    assert (len(lane), list(lane)) == (2, frames)
-
-
-def test_removed_frames_do_not_fill_memory():
+def test_frames_that_left_do_not_fill_memory():
     """Callers that give up on frames with distant deadlines leave nothing behind an urgent frame that stays."""
-    lane = lane_of(sample_frame("stays", deadline_s=1))
+    lane = lane_of(waiting("stays", 1))
     for number in range(1000):
-        lane.add(sample_frame(str(number), deadline_s=1e6))
-        lane.remove(str(number))
+        entry = waiting(str(number), 1e6)
+        lane.add(entry, 0)
+        leave(lane, entry)
 
-    assert len(lane._heap) <= 2
-    assert drained(lane) == ["stays"]
+    assert len(lane.heap) <= 20
+    assert drained(lane) == [("stays", 0)]
+
+
+def test_company_is_expected_two_gaps_after_the_last_arrival():
+    """By the cameras' rate, once two frames have come; the gap follows slowly."""
+    lane = Lane(KEY)
+    expected = [lane.next_arrival_s()]
+    for now_s in (10.0, 11.0, 12.5):
+        lane.arrival(now_s)
+        expected.append(lane.next_arrival_s())
+
+    assert expected == [None, None, 13.0, pytest.approx(12.5 + 2 * 1.1)]
+
+
+def test_a_frame_has_begun_when_a_piece_was_sent_or_lost():
+    """From then on it can be moved to no other route."""
+    entry = waiting("t", 1, (IN_TILES,))
+    begun = []
+    for num_waiting, lost_on in ((3, ()), (2, ()), (3, ("near-0",))):
+        entry.num_waiting, entry.lost_on = num_waiting, lost_on
+        begun.append(entry.has_begun)
+
+    assert begun == [False, True, True]

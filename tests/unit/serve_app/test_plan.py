@@ -14,7 +14,18 @@ from engines.boxes import DetectionLimits
 from engines.spec import CanvasShape, WarmShape
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
-from serve_app.plan import Bucket, CameraRule, CanvasChoice, Limits, Plan, Pool
+from serve_app.plan import (
+    Bucket,
+    CameraRule,
+    CanvasChoice,
+    Keep,
+    Limits,
+    Oversize,
+    Plan,
+    Pool,
+    Rung,
+    Scheduling,
+)
 
 VGA_BUCKET, HD_BUCKET, UHD_BUCKET = BUCKETS
 
@@ -44,7 +55,7 @@ def bucket(**changes) -> Bucket:
 )
 def test_a_frame_is_placed_on_the_canvas_that_wastes_least(size_hw, expected):
     """The smallest canvas that holds it whole; height and width are not exchanged."""
-    assert sample_plan().canvas_for("gate-1", size_hw) == expected
+    assert sample_plan().canvas_for("full", size_hw) == expected
 
 
 def test_an_oversize_frame_keeps_the_most_of_its_resolution():
@@ -53,8 +64,8 @@ def test_an_oversize_frame_keeps_the_most_of_its_resolution():
     own = bucket(canvases=(wide, tall))
     plan = sample_plan(pools=(Pool("near"),), buckets=(own,))
 
-    assert plan.canvas_for("gate-1", (2048, 500)) == CanvasChoice(own, tall, shrunk=True)
-    assert plan.canvas_for("gate-1", (500, 2048)) == CanvasChoice(own, wide, shrunk=True)
+    assert plan.canvas_for("full", (2048, 500)) == CanvasChoice(own, tall, shrunk=True)
+    assert plan.canvas_for("full", (500, 2048)) == CanvasChoice(own, wide, shrunk=True)
 
 
 def test_of_canvases_that_shrink_an_oversize_frame_alike_the_smallest_is_taken():
@@ -62,7 +73,7 @@ def test_of_canvases_that_shrink_an_oversize_frame_alike_the_smallest_is_taken()
     own = bucket(canvases=(CanvasShape(640, 1280), CanvasShape(640, 640)))
     plan = sample_plan(pools=(Pool("near"),), buckets=(own,))
 
-    assert plan.canvas_for("gate-1", (1280, 1280)) == CanvasChoice(own, CanvasShape(640, 640), shrunk=True)
+    assert plan.canvas_for("full", (1280, 1280)) == CanvasChoice(own, CanvasShape(640, 640), shrunk=True)
 
 
 @given(
@@ -78,7 +89,7 @@ def test_of_canvases_that_shrink_an_oversize_frame_alike_the_smallest_is_taken()
 def test_no_other_canvas_would_be_better(canvases, size_hw):
     """For any canvases and sizes: whole if one can hold it, then least area; else largest scale."""
     own = bucket(canvases=tuple(canvases))
-    choice = sample_plan(pools=(Pool("near"),), buckets=(own,)).canvas_for("gate-1", size_hw)
+    choice = sample_plan(pools=(Pool("near"),), buckets=(own,)).canvas_for("full", size_hw)
     height, width = size_hw
 
     holding = [canvas for canvas in canvases if canvas.height >= height and canvas.width >= width]
@@ -92,40 +103,74 @@ def test_no_other_canvas_would_be_better(canvases, size_hw):
         assert scales[choice.canvas] >= max(scales.values()) * Fraction(999_999, 1_000_000)
 
 
-def test_a_camera_sees_the_canvases_of_its_model_only():
-    """A rule's model brings its own buckets, though another model has a canvas that fits better."""
+def test_a_frame_sees_the_canvases_of_its_model_only():
+    """Another model's canvas is none for it, though it fits better."""
     light = bucket(name="light", model="light", canvases=(HD,))
-    plan = sample_plan(
-        models={"full": "f.onnx", "light": "l.onnx"},
-        buckets=(*BUCKETS, light),
-        cameras=(CameraRule("yard-*", "light"),),
-    )
+    plan = sample_plan(models={"full": "f.onnx", "light": "l.onnx"}, buckets=(*BUCKETS, light))
 
-    assert plan.canvas_for("yard-3", (480, 640)) == CanvasChoice(light, HD, shrunk=False)
-    assert plan.canvas_for("gate-1", (480, 640)) == CanvasChoice(VGA_BUCKET, VGA, shrunk=False)
+    assert plan.canvas_for("light", (480, 640)) == CanvasChoice(light, HD, shrunk=False)
+    assert plan.canvas_for("full", (480, 640)) == CanvasChoice(VGA_BUCKET, VGA, shrunk=False)
+    assert list(plan.canvases_of("light")) == [(light, HD)]
+
+
+@pytest.mark.parametrize(
+    ("max_canvas", "expected"),
+    [
+        (None, CanvasChoice(UHD_BUCKET, UHD, shrunk=False)),
+        (UHD, CanvasChoice(UHD_BUCKET, UHD, shrunk=False)),
+        (HD, CanvasChoice(HD_BUCKET, HD, shrunk=True)),
+        (CanvasShape(735, 1280), CanvasChoice(VGA_BUCKET, VGA, shrunk=True)),
+        (PORTRAIT, CanvasChoice(VGA_BUCKET, VGA, shrunk=True)),
+    ],
+    ids=str,
+)
+def test_a_rung_caps_the_pixels_of_the_canvas(max_canvas, expected):
+    """Not its sides: what is as large as the cap is allowed, whichever way it is turned."""
+    assert sample_plan().canvas_for("full", (1080, 1920), max_canvas) == expected
 
 
 @pytest.mark.parametrize(
     ("camera", "model"),
     [
         ("gate-1", "light"),
-        ("gate-10", "full"),
-        ("gate-", "full"),
-        ("Gate-1", "full"),
-        ("yard-7", "full"),
+        ("gate-10", None),
+        ("gate-", None),
+        ("Gate-1", None),
+        ("yard-7", None),
         ("yard-x", "light"),
-        ("anything", "full"),
-        ("", "full"),
+        ("anything", None),
+        ("", None),
     ],
 )
-def test_the_first_rule_that_matches_names_the_model(camera, model):
-    """Shell patterns, case and all; a rule without a model, like no rule at all, means the plan's first model."""
+def test_the_first_rule_that_matches_counts(camera, model):
+    """Shell patterns, case and all; later rules are not looked at, though they say more."""
     rules = (CameraRule("yard-[0-9]"), CameraRule("yard-*", "light"), CameraRule("gate-?", "light"), CameraRule("*"))
     plan = sample_plan(
         models={"full": "f.onnx", "light": "l.onnx"}, buckets=(*BUCKETS, bucket(model="light")), cameras=rules
     )
 
-    assert plan.model_of(camera) == model
+    assert plan.rule_of(camera).model == model
+
+
+def test_a_camera_without_a_rule_has_the_defaults():
+    """All its frames may wait, oversize ones shrink, the ladder may be used, the plan's first model serves."""
+    plan = sample_plan(cameras=(CameraRule("yard-*", keep=Keep.LATEST),))
+
+    assert plan.rule_of("gate-1") == CameraRule("*", model=None, keep=Keep.ALL, oversize=Oversize.SHRINK, degrade=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "max_chunk_s"),
+    [
+        ({}, 0.1),
+        ({"slo_s": {Priority.CRITICAL: 0.05, Priority.NORMAL: 1.0}}, 0.02),
+        ({"scheduling": Scheduling(max_chunk_s=0.3)}, 0.3),
+    ],
+    ids=["default", "of the critical deadline", "told"],
+)
+def test_a_chunk_is_two_fifths_of_the_critical_deadline_unless_told(changes, max_chunk_s):
+    """A critical frame may have to wait for one: more than half of its time must be left."""
+    assert sample_plan(**changes).max_chunk_s == pytest.approx(max_chunk_s)
 
 
 def test_a_pool_has_its_buckets_in_the_plans_order():
@@ -152,10 +197,13 @@ def test_what_a_plan_does_not_say_has_a_default():
         pools=(Pool("near", 1, 1.0, 0.0, 0), Pool("far", 1, 1.0, 0.0, 0)),
         buckets=BUCKETS,
         cameras=(),
+        ladder=(),
+        scheduling=Scheduling(max_chunk_s=None, defer_above_px=1_500_000, max_defer_s=10.0, max_starve_s=1.0),
         slo_s={Priority.CRITICAL: 0.25, Priority.NORMAL: 1.0},
         limits=Limits(max_waiting_frames=500, max_waiting_bytes=2 * 1024**3, max_frame_px=64_000_000),
         detection=DetectionLimits(),
         frame_log=None,
+        latency=None,
     )
     assert sample_plan().default_model == "full"
 
@@ -205,6 +253,17 @@ def test_what_a_plan_does_not_say_has_a_default():
         (
             {"cameras": (CameraRule("yard-*"), CameraRule("gate-*", "light"))},
             "cameras.gate-*.model: got 'light', allowed are the names in the plan: full",
+        ),
+        (
+            {"ladder": (Rung("full", VGA), Rung("light"))},
+            "ladder[1].model: got 'light', allowed are the names in the plan: full",
+        ),
+        (
+            {"ladder": (Rung("full", CanvasShape(320, 320)),)},
+            (
+                "ladder[0].max_canvas: got 320x320, allowed is one with at least 307200 px, the smallest canvas of "
+                "model full; add a smaller canvas to a bucket"
+            ),
         ),
     ],
     ids=lambda value: value.partition(",")[0] if isinstance(value, str) else "",

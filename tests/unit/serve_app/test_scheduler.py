@@ -1,427 +1,303 @@
-"""The scheduler's decisions, one example for each rule."""
+"""The scheduler's decisions, one example for each rule: the order, deferral, ageing, and what it tells."""
 
 from __future__ import annotations
 
-import pytest
-from serve_samples import BUCKET_OF_CANVAS, HD, PORTRAIT, UHD, admit, ids, sample_frame, sample_limits, sample_plan
+import dataclasses
 
+import pytest
+from serve_samples import (
+    HD,
+    PORTRAIT,
+    UHD,
+    VGA,
+    admit,
+    criticals,
+    ids,
+    ladder_scheduler,
+    replicas,
+    sample_frame,
+    sample_limits,
+    sample_plan,
+    scheduler_of,
+    sent,
+)
+
+from serve_app.admission import DEFERRED_MARGIN, MARGIN_FRACTION
 from serve_app.batching import Batch
 from serve_app.frames import Priority
-from serve_app.plan import Pool
-from serve_app.scheduler import Decisions, PoolLoad, Scheduler, SchedulerStateError
-from serve_app.verdicts import Verdict, VerdictKind
+from serve_app.plan import Pool, Scheduling
+from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
+from serve_app.pressure import MemoryLevel
+from serve_app.routes import CALL_COST_S
+from serve_app.scheduler import Decisions, PoolLoad, Scheduler
+from serve_app.verdicts import VerdictKind
 
 CRITICAL = Priority.CRITICAL
 NOTHING = Decisions((), ())
+# One frame alone, as `RUN_S` says.
+VGA_S, HD_S, UHD_S = 0.010, 0.030, 0.080
+# So long before its deadline a frame must begin, with the call around it: 10 ms until one was seen.
+SAFE = 1 + MARGIN_FRACTION
+AROUND_S = ASSUMED_AROUND_S
+BEFORE_S = SHARE_BEFORE * AROUND_S
+VGA_SAFE_S, HD_SAFE_S = SAFE * (VGA_S + AROUND_S), SAFE * (HD_S + AROUND_S)
 
 
-def scheduler_of(*frames, near: int = 0, far: int = 0, **changes) -> Scheduler:
-    """A scheduler of the sample plan with so many replicas, in which these frames wait."""
-    scheduler = Scheduler(sample_plan(**changes))
-    scheduler.replicas_ready("near", near)
-    scheduler.replicas_ready("far", far)
-    admit(scheduler, *frames)
-    return scheduler
+# The order
 
 
-def batch(number: int, *frames) -> Batch:
-    """The batch that these frames make."""
-    canvas = frames[0].canvas
-    pool = "far" if canvas == UHD else "near"
-    return Batch(number, pool, BUCKET_OF_CANVAS[canvas], canvas, frames)
-
-
-def sent(decisions: Decisions) -> list[list[str]]:
-    """The ids of each batch."""
-    return [ids(each.frames) for each in decisions.batches]
-
-
-def test_a_frame_goes_to_its_pool_at_once():
-    """With a free credit nothing waits for company."""
+def test_a_frame_goes_to_an_idle_replica_at_once():
+    """With a free replica nothing waits for company, and nothing is sent twice."""
     frame = sample_frame("a")
     scheduler = scheduler_of(frame, near=1)
+    (batch,) = scheduler.decide(1.0).batches
 
-    assert scheduler.decide(1.0) == Decisions((batch(1, frame),), ())
+    assert sent(Decisions((batch,), ())) == [["a"]]
+    assert dataclasses.replace(batch, pieces=()) == Batch(
+        batch_id=1, pool="near", replica="near-0", bucket="vga", model="full", canvas=VGA, urgent=False, run_s=VGA_S,
+        pieces=(),
+    )  # fmt: skip
     assert scheduler.decide(1.0) == NOTHING
-
-
-def test_admission_is_a_value_with_its_reason():
-    """An admitted frame has a verdict too."""
-    assert Scheduler(sample_plan()).arrived(sample_frame("a")) == Verdict(VerdictKind.ADMIT, "room in its lane")
 
 
 def test_critical_frames_pass_every_normal_one():
     """Strict priority, whatever the deadlines, the sizes and the order of arrival."""
-    frames = [
-        sample_frame("n1", deadline_s=1.5),
-        sample_frame("n2", deadline_s=1.6, canvas=HD),
-        sample_frame("c1", deadline_s=90, canvas=PORTRAIT, priority=CRITICAL),
-        sample_frame("c2", deadline_s=80, canvas=HD, priority=CRITICAL),
-    ]
-    scheduler = scheduler_of(*frames, near=1)
-
-    assert scheduler.decide(1.0) == Decisions((batch(1, frames[3]), batch(2, frames[2])), ())
-    scheduler.batch_ended(1)
-    scheduler.batch_ended(2)
-    assert sent(scheduler.decide(1.0)) == [["n1"], ["n2"]]
-
-
-def test_critical_and_normal_frames_never_share_a_batch():
-    """A normal frame does not ride in a critical batch that has room for it, nor on its credit."""
     scheduler = scheduler_of(
-        sample_frame("n1", deadline_s=2),
-        sample_frame("c1", deadline_s=3, priority=CRITICAL),
-        sample_frame("n2", deadline_s=4),
+        sample_frame("n1", deadline_s=1.5),
+        sample_frame("n2", deadline_s=1.6, size_hw=HD),
+        sample_frame("c1", deadline_s=90, size_hw=PORTRAIT, priority=CRITICAL),
+        sample_frame("c2", deadline_s=80, size_hw=HD, priority=CRITICAL),
         near=1,
     )
 
-    assert sent(scheduler.decide(1.0)) == [["c1"], ["n1", "n2"]]
+    batches = scheduler.decide(0.5).batches
+    assert sent(Decisions(batches, ())) == [["c2"], ["c1"], ["n1"], ["n2"]]
+    assert [batch.urgent for batch in batches] == [True, True, False, False]
 
 
-def test_lanes_are_served_by_the_deadline_of_their_first_frame():
-    """Earliest deadline first across canvases; a batch takes its own canvas's frames along."""
+def test_critical_and_normal_frames_never_share_a_batch():
+    """A normal frame does not ride in a critical batch that has room for it."""
     scheduler = scheduler_of(
-        sample_frame("v9", deadline_s=9),
-        sample_frame("h5", deadline_s=5, canvas=HD),
-        sample_frame("v7", deadline_s=7),
-        sample_frame("p6", deadline_s=6, canvas=PORTRAIT),
-        sample_frame("h8", deadline_s=8, canvas=HD),
-        near=2,
+        sample_frame("n1", deadline_s=2), *criticals("c1", deadline_s=3), sample_frame("n2", deadline_s=4), near=2
     )
 
-    assert sent(scheduler.decide(1.0)) == [["h5", "h8"], ["p6"], ["v7", "v9"]]
+    assert sent(scheduler.decide(0.5)) == [["c1"], ["n1", "n2"]]
+
+
+def test_lanes_are_served_by_the_latest_start_of_their_first_frame():
+    """By deadline less own time across canvases; a batch takes its own canvas's frames along."""
+    scheduler = scheduler_of(
+        sample_frame("v9", deadline_s=9),
+        sample_frame("h5", deadline_s=5.01, size_hw=HD),
+        sample_frame("v5", deadline_s=5.0),
+        sample_frame("p6", deadline_s=6, size_hw=PORTRAIT),
+        sample_frame("h8", deadline_s=8, size_hw=HD),
+        near=3,
+    )
+
+    assert sent(scheduler.decide(1.0)) == [["h5", "h8"], ["v5", "v9"], ["p6"]]
 
 
 def test_a_batch_has_one_canvas_though_the_bucket_has_two():
     """Portrait and landscape of one bucket are two shapes for the engine."""
-    landscape, portrait = sample_frame("l", deadline_s=5), sample_frame("p", deadline_s=6, canvas=PORTRAIT)
-    scheduler = scheduler_of(landscape, portrait, near=1)
+    scheduler = scheduler_of(sample_frame("l", deadline_s=5), sample_frame("p", size_hw=PORTRAIT), near=2)
 
-    assert scheduler.decide(1.0) == Decisions((batch(1, landscape), batch(2, portrait)), ())
+    assert [(batch.canvas, batch.bucket) for batch in scheduler.decide(1.0).batches] == [
+        (VGA, "vga"), (PORTRAIT, "vga"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "sizes"),
-    [(1, [1]), (2, [2]), (3, [2, 1]), (4, [4]), (5, [4, 1]), (7, [4, 2]), (9, [4, 4]), (12, [4, 4])],
+    ("num_frames", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [4]), (5, [4, 1]), (7, [4, 2, 1]), (9, [4, 4, 1])]
 )
 def test_batches_are_the_warmed_sizes(num_frames, sizes):
-    """Ladder 1, 2, 4 and two credits: each batch is the largest warmed size that is left."""
-    scheduler = scheduler_of(*(sample_frame(str(at), deadline_s=10 + at) for at in range(num_frames)), near=1)
-
+    """Ladder 1, 2, 4 and idle replicas enough: each batch is the largest warmed size that is left."""
+    scheduler = scheduler_of(*(sample_frame(str(at), deadline_s=10 + at) for at in range(num_frames)), near=4)
     batches = sent(scheduler.decide(1.0))
 
     assert [len(each) for each in batches] == sizes
-    assert [name for each in batches for name in each] == [str(at) for at in range(sum(sizes))]
+    assert [name for each in batches for name in each] == [str(at) for at in range(num_frames)]
 
 
-@pytest.mark.parametrize("num_replicas", [1, 2, 3])
-def test_a_replica_has_two_credits_and_never_more(num_replicas):
-    """One batch runs, one is staged; the third waits until one of them ends."""
-    num_credits = 2 * num_replicas
-    frames = [sample_frame(f"{at:02}", deadline_s=10 + at, canvas=UHD) for at in range(num_credits + 2)]
-    scheduler = scheduler_of(*frames, far=num_replicas)
-
-    assert len(scheduler.decide(1.0).batches) == num_credits
-    assert scheduler.decide(1.0) == NOTHING
-    scheduler.batch_ended(1)
-    assert scheduler.decide(1.0) == Decisions((batch(num_credits + 1, frames[num_credits]),), ())
-    assert scheduler.decide(1.0) == NOTHING
+def test_batches_shrink_with_the_chunk():
+    """Four VGA frames take 28 ms: with chunks of 20 ms two go at a time, and critical ones as well."""
+    for priority in Priority:
+        frames = [sample_frame(str(at), priority=priority) for at in range(4)]
+        scheduler = scheduler_of(*frames, near=2, scheduling=Scheduling(max_chunk_s=0.02))
+        assert sent(scheduler.decide(1.0)) == [["0", "1"], ["2", "3"]]
 
 
-def test_a_pool_that_shrinks_sends_nothing_until_its_batches_have_ended():
-    """Two replicas hold four batches; when one leaves, two of them must end before a credit is free."""
-    frames = [sample_frame(str(at), deadline_s=10 + at, canvas=UHD) for at in range(5)]
-    scheduler = scheduler_of(*frames, far=2)
-    scheduler.decide(1.0)
-    scheduler.replicas_ready("far", 1)
+def test_a_batch_is_as_large_as_its_most_urgent_frame_allows():
+    """Its deadline leaves 19 ms after the call around it: two together, not four."""
+    urgent = sample_frame("urgent", deadline_s=1.029)
+    scheduler = scheduler_of(urgent, *(sample_frame(str(at), deadline_s=50 + at) for at in range(3)), near=2)
 
-    for ended in (1, 2):
-        scheduler.batch_ended(ended)
-        assert scheduler.decide(1.0) == NOTHING
-    scheduler.batch_ended(3)
-    assert sent(scheduler.decide(1.0)) == [["4"]]
+    assert sent(scheduler.decide(1.0)) == [["urgent", "0"], ["1", "2"]]
 
 
 def test_one_pool_does_not_spend_the_credits_of_another():
     """Pools are devices of their own."""
-    frames = [sample_frame(str(at), deadline_s=10 + at, canvas=UHD) for at in range(3)]
+    frames = [sample_frame(str(at), deadline_s=10 + at, size_hw=UHD) for at in range(2)]
     scheduler = scheduler_of(*frames, sample_frame("v", deadline_s=50), near=1, far=1)
 
-    assert sent(scheduler.decide(1.0)) == [["v"], ["0"], ["1"]]
+    assert [(batch.pool, batch.replica) for batch in scheduler.decide(1.0).batches] == [
+        ("near", "near-0"), ("far", "far-0"),
+    ]  # fmt: skip
+    assert scheduler.loads()["far"].num_waiting == 1
 
 
-def test_without_a_replica_nothing_is_sent_but_frames_expire():
-    """Callers are answered in time though nobody serves."""
-    early, late = sample_frame("early", deadline_s=2), sample_frame("late", deadline_s=3)
-    scheduler = scheduler_of(late, early)
-
-    assert scheduler.decide(1.0) == NOTHING
-    assert scheduler.decide(2.5) == Decisions((), (early,))
-    assert scheduler.decide(3.5) == Decisions((), (late,))
-    assert scheduler.num_waiting == 0
+# Deferral
 
 
-def test_at_exactly_its_deadline_a_frame_expires_instead_of_being_sent():
-    """No device time for a frame that is due now; its neighbour goes without it."""
-    due, next_due = sample_frame("due", deadline_s=5.0), sample_frame("next", deadline_s=5.001)
-    scheduler = scheduler_of(due, next_due, near=1)
+def test_a_deferred_frame_waits_until_no_normal_one_does():
+    """However old it is, before it must begin."""
+    scheduler = scheduler_of(
+        sample_frame("d", size_hw=(700, 1200), deadline_s=3), sample_frame("n", deadline_s=90, size_hw=(600, 1000)),
+        near=1, scheduling=Scheduling(defer_above_px=800_000),
+    )  # fmt: skip
 
-    assert scheduler.decide(5.0) == Decisions((batch(1, next_due),), (due,))
-
-
-def test_of_three_waiting_frames_one_is_cancelled_and_the_other_two_are_sent():
-    """A cancelled frame leaves before the batch is formed and takes nobody along."""
-    frames = [sample_frame(str(at), deadline_s=10 + at) for at in range(3)]
-    scheduler = scheduler_of(*frames)
-
-    assert scheduler.cancelled("1") is True
-    assert scheduler.num_waiting == 2
-    scheduler.replicas_ready("near", 1)
-    assert scheduler.decide(1.0) == Decisions((batch(1, frames[0], frames[2]),), ())
+    assert sent(scheduler.decide(1.0)) == [["n"]]
 
 
-def test_a_frame_that_runs_cannot_be_cancelled():
-    """Its batch runs on and ends as usual."""
-    scheduler = scheduler_of(sample_frame("a"), near=1)
-    scheduler.decide(1.0)
+def test_a_deferred_frame_that_must_begin_goes_before_normal_ones():
+    """Half as much again as its own time, and a chunk, before its deadline; not sooner."""
+    schedulers = [
+        scheduler_of(
+            sample_frame("d", size_hw=(700, 1200), deadline_s=3), sample_frame("n", deadline_s=90), near=1,
+            scheduling=Scheduling(defer_above_px=800_000),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    begin_s = 3 - DEFERRED_MARGIN * HD_SAFE_S - sample_plan().max_chunk_s
 
-    assert scheduler.cancelled("a") is False
-    assert scheduler.loads()["near"] == PoolLoad(num_replicas=1, num_waiting=0, num_running=1)
-    scheduler.batch_ended(1)
-    assert scheduler.loads()["near"] == PoolLoad(num_replicas=1, num_waiting=0, num_running=0)
-
-
-def test_cancelling_what_is_gone_says_no():
-    """Unknown, cancelled, expired and answered frames do not wait."""
-    scheduler = scheduler_of(sample_frame("cancelled"), sample_frame("expired", deadline_s=1), sample_frame("done"))
-    scheduler.cancelled("cancelled")
-    scheduler.replicas_ready("near", 1)
-    scheduler.decide(1.0)
-    scheduler.batch_ended(1)
-
-    assert [scheduler.cancelled(name) for name in ("nobody", "cancelled", "expired", "done")] == [False] * 4
+    times_s = (begin_s - 0.001, begin_s)
+    firsts = [sent(scheduler.decide(now_s))[0] for scheduler, now_s in zip(schedulers, times_s, strict=True)]
+    assert firsts == [["n"], ["d"]]
 
 
-@pytest.mark.parametrize(("priority", "retry_after_s"), [(CRITICAL, 0.25), (Priority.NORMAL, 1.0)])
-def test_more_frames_than_the_budget_are_rejected(priority, retry_after_s):
-    """A rejection says why and when to come back: after the class's usual deadline, when the lanes have turned over."""
-    scheduler = scheduler_of(sample_frame("a"), sample_frame("b"), limits=sample_limits(frames=2))
+def test_a_deferred_frame_is_old_after_max_defer():
+    """However far its deadline."""
+    for now_s, first in ((9.99, "n"), (10.0, "d")):
+        scheduler = scheduler_of(
+            sample_frame("d", size_hw=(700, 1200), deadline_s=90), sample_frame("n", deadline_s=80), near=1,
+            scheduling=Scheduling(defer_above_px=800_000),
+        )  # fmt: skip
+        assert sent(scheduler.decide(now_s))[0] == [first]
 
-    assert scheduler.arrived(sample_frame("c", priority=priority)) == Verdict(
-        VerdictKind.REJECT, "2 frames wait, allowed are 2", retry_after_s
+
+def test_a_deferred_piece_is_staged_as_late_as_it_can_be():
+    """Not before the device is about to be free: what is more urgent may come until then."""
+    scheduler = scheduler_of(sample_frame("run", size_hw=UHD), sample_frame("next", size_hw=UHD, deadline_s=99), far=1)
+    assert sent(scheduler.decide(0.0)) == [["run"]]
+
+    latest_s = BEFORE_S + UHD_S - AROUND_S
+    assert scheduler.next_wake_s() == pytest.approx(latest_s)
+    assert scheduler.decide(latest_s - 0.001) == NOTHING
+    assert sent(scheduler.decide(latest_s + 0.0001)) == [["next"]]
+
+
+def test_a_large_frame_runs_as_tiles_between_which_critical_frames_pass():
+    """Ten tiles of 28 ms at most: the frame is answered with the last one."""
+    plan_of = {"scheduling": Scheduling(max_chunk_s=0.05)}
+    scheduler = scheduler_of(sample_frame("big", size_hw=UHD), near=1, far=1, **plan_of)
+    assert sent(scheduler.decide(0.0)) == [["big"] * 4]
+    admit(scheduler, *criticals("c", arrived_s=0.01))
+    assert sent(scheduler.decide(0.01)) == [["c"]]
+    assert scheduler.batch_ended(1, 0.03) == ()
+    assert sent(scheduler.decide(0.031)) == [["big"] * 4]
+    assert ids(scheduler.batch_ended(2, 0.04)) == ["c"]
+    assert sent(scheduler.decide(0.06)) == [["big"] * 2]
+    assert scheduler.batch_ended(3, 0.068) == ()
+    assert ids(scheduler.batch_ended(4, 0.09)) == ["big"]
+    assert scheduler.num_frames == 0
+
+
+# Starvation
+
+
+def test_one_chunk_of_starving_work_passes_critical_work():
+    """Then critical work goes on for another `max_starve_s`, however many of the others wait."""
+    scheduler = scheduler_of(
+        *(sample_frame(f"n{number}", deadline_s=90, size_hw=size_hw) for number, size_hw in enumerate((VGA, HD))),
+        *criticals("c1", deadline_s=80),
+        *criticals("c2", deadline_s=81, size_hw=PORTRAIT),
     )
-    assert scheduler.num_waiting == 2
-    assert scheduler.cancelled("c") is False
+    scheduler.replicas_ready("near", replicas("near", 3))
+
+    assert sent(scheduler.decide(1.5)) == [["n1"], ["c1"], ["c2"], ["n0"]]
+    assert [batch.urgent for batch, _ in scheduler._batches.values()] == [True, True, True, False]
 
 
-def test_more_bytes_than_the_budget_are_rejected():
-    """The budget may be filled to the last byte; a smaller frame still finds room."""
-    scheduler = scheduler_of(sample_frame("a", num_bytes=1500), limits=sample_limits(num_bytes=2500))
+def test_starving_work_passes_critical_work_though_it_changes_its_rung():
+    """A frame that is moved down the ladder when its turn has come does not lose its turn."""
+    scheduler = ladder_scheduler(sample_frame("n", size_hw=HD, deadline_s=90))
+    admit(scheduler, *criticals("c1", "c2", "c3", "c4", deadline_s=80))
+    scheduler.memory_is("near", MemoryLevel.HIGH)
+    scheduler.replicas_ready("near", ["near-0"])
 
-    assert scheduler.arrived(sample_frame("b", num_bytes=1001)) == Verdict(
-        VerdictKind.REJECT, "1,500 bytes wait and the frame has 1,001, allowed are 2,500", 1.0
+    assert sent(scheduler.decide(1.5))[0] == ["n"]
+
+
+# What is told
+
+
+@pytest.mark.parametrize("way_out", ["done", "expired", "cancelled", "failed", "given up"])
+def test_whatever_leaves_makes_room(way_out):
+    """The budgets count what is here, waiting or running: each way out gives frames and bytes back, exactly."""
+    scheduler = scheduler_of(
+        sample_frame("a", deadline_s=5, num_bytes=1000), limits=sample_limits(frames=1, num_bytes=1000)
     )
-    assert scheduler.arrived(sample_frame("c", num_bytes=1000)).kind is VerdictKind.ADMIT
-    assert scheduler.arrived(sample_frame("d", num_bytes=1)).kind is VerdictKind.REJECT
-
-
-@pytest.mark.parametrize("way_out", ["sent", "expired", "cancelled"])
-def test_whatever_leaves_its_lane_makes_room(way_out):
-    """The budgets count what waits: each of the three ways out gives frames and bytes back, exactly."""
-    limits = sample_limits(frames=1, num_bytes=1000)
-    scheduler = scheduler_of(sample_frame("a", deadline_s=5, num_bytes=1000), limits=limits)
-    assert scheduler.arrived(sample_frame("b", num_bytes=1000)).kind is VerdictKind.REJECT
-
+    if way_out in {"done", "failed", "given up"}:
+        scheduler.replicas_ready("near", ["near-0"])
+        scheduler.decide(1.0)
+    assert scheduler.arrived(sample_frame("b", num_bytes=1000)).verdict.kind is VerdictKind.REJECT
     match way_out:
-        case "sent":
-            scheduler.replicas_ready("near", 1)
-            assert sent(scheduler.decide(1.0)) == [["a"]]
-        case "expired":
-            assert ids(scheduler.decide(5.0).expired) == ["a"]
-        case "cancelled":
-            assert scheduler.cancelled("a")
-
-    assert scheduler.arrived(sample_frame("b", num_bytes=1000)).kind is VerdictKind.ADMIT
-    assert scheduler.arrived(sample_frame("c", num_bytes=1)).kind is VerdictKind.REJECT
-
-
-def test_frames_of_a_lost_batch_are_sent_once_more_and_then_given_up():
-    """Twice in a row is the frame's fault as likely as the replica's."""
-    frames = (sample_frame("a", deadline_s=10), sample_frame("b", deadline_s=11))
-    scheduler = scheduler_of(*frames, near=1)
-    assert scheduler.decide(1.0) == Decisions((batch(1, *frames),), ())
-
-    assert scheduler.batch_lost(1, 2.0) == ()
-    assert scheduler.loads()["near"] == PoolLoad(num_replicas=1, num_waiting=2, num_running=0)
-    assert scheduler.decide(2.0) == Decisions((batch(2, *frames),), ())
-
-    assert scheduler.batch_lost(2, 3.0) == frames
-    assert scheduler.loads()["near"] == PoolLoad(num_replicas=1, num_waiting=0, num_running=0)
-    assert scheduler.decide(3.0) == NOTHING
-
-
-def test_a_lost_frame_whose_deadline_has_come_is_given_up_at_once():
-    """Only what can still be in time is tried again."""
-    due, later = sample_frame("due", deadline_s=2.0), sample_frame("later", deadline_s=2.1)
-    scheduler = scheduler_of(due, later, near=1)
-    scheduler.decide(1.0)
-
-    assert scheduler.batch_lost(1, 2.0) == (due,)
-    assert sent(scheduler.decide(2.0)) == [["later"]]
-
-
-def test_a_lost_frame_stands_at_its_old_deadline_again():
-    """It passes what arrived after it but is due later, and lets pass what is due earlier."""
-    scheduler = scheduler_of(sample_frame("lost", deadline_s=10), near=1)
-    scheduler.decide(1.0)
-    admit(scheduler, sample_frame("sooner", deadline_s=9), sample_frame("later", deadline_s=11))
-    scheduler.replicas_ready("near", 0)
-    scheduler.batch_lost(1, 1.0)
-    scheduler.replicas_ready("near", 1)
-
-    assert sent(scheduler.decide(1.0)) == [["sooner", "lost"], ["later"]]
-
-
-def test_lost_frames_wait_again_even_when_the_budget_is_full():
-    """What was admitted is not rejected later; the budgets hold new frames back until there is room."""
-    scheduler = scheduler_of(sample_frame("a"), near=1, limits=sample_limits(frames=1))
-    scheduler.decide(1.0)
-    admit(scheduler, sample_frame("b"))
-
-    assert scheduler.batch_lost(1, 1.0) == ()
-    assert scheduler.num_waiting == 2
-    assert scheduler.arrived(sample_frame("c")).reason == "2 frames wait, allowed are 1"
-
-
-def test_a_lost_frame_can_be_cancelled_while_it_waits_again():
-    """Its second life is like the first."""
-    scheduler = scheduler_of(sample_frame("a"), near=1)
-    scheduler.decide(1.0)
-    scheduler.batch_lost(1, 1.0)
-
-    assert scheduler.cancelled("a") is True
-    assert scheduler.decide(1.0) == NOTHING
-
-
-@pytest.mark.parametrize("end", ["ended", "cancelled", "expired", "given up"])
-def test_an_id_that_comes_back_has_both_attempts_again(end):
-    """However a frame ended, nothing of it is remembered: a client may use its id for a new frame."""
-    scheduler = scheduler_of(sample_frame("a", deadline_s=5), near=1)
-    scheduler.decide(1.0)
-    scheduler.batch_lost(1, 1.0)
-    match end:
-        case "cancelled":
-            scheduler.cancelled("a")
+        case "done":
+            scheduler.batch_ended(1, 1.0)
+        case "failed":
+            scheduler.batch_ended(1, 1.0, failed=["a"])
+        case "given up":
+            scheduler.batch_lost(1, 6.0)
         case "expired":
             scheduler.decide(5.0)
-        case "ended":
-            scheduler.batch_ended(scheduler.decide(1.0).batches[0].batch_id)
-        case "given up":
-            scheduler.batch_lost(scheduler.decide(1.0).batches[0].batch_id, 1.0)
-    admit(scheduler, sample_frame("a", deadline_s=50))
+        case "cancelled":
+            scheduler.cancelled("a")
 
-    assert scheduler.batch_lost(scheduler.decide(6.0).batches[0].batch_id, 6.0) == ()
-    assert sent(scheduler.decide(6.0)) == [["a"]]
+    assert (scheduler.num_frames, scheduler.held_bytes) == (0, 0)
+    assert scheduler.arrived(sample_frame("b", num_bytes=1000)).verdict.kind is VerdictKind.ADMIT
 
 
-def test_an_id_that_comes_back_with_more_time_does_not_keep_late_frames_waiting():
-    """Cancel a frame, send it again with a later deadline: its neighbour still expires instead of being sent late."""
-    scheduler = scheduler_of(sample_frame("again", deadline_s=10), sample_frame("late", deadline_s=15))
-    scheduler.cancelled("again")
-    admit(scheduler, sample_frame("again", deadline_s=20))
-    scheduler.replicas_ready("near", 1)
+def test_batches_teach_the_latency_model():
+    """What they kept the device, under their own shape; one that never came there teaches nothing."""
+    scheduler = scheduler_of(*(sample_frame(str(at)) for at in range(3)), near=2)
+    scheduler.decide(0.0)
+    seconds = []
+    for batch_id, busy_s in ((2, None), (1, 0.017)):
+        scheduler.batch_ended(batch_id, 1.0, busy_s=busy_s)
+        seconds.append(scheduler.latency.predict_s("full", VGA, 2))
+    num_samples = {key: latency.num_samples for key, latency in scheduler.latency.entries().items()}
 
-    decisions = scheduler.decide(16.0)
-
-    assert (ids(decisions.expired), sent(decisions)) == (["late"], [["again"]])
-
-
-@pytest.mark.parametrize(
-    ("event", "message"),
-    [
-        (lambda scheduler: scheduler.batch_ended(2), "batch 2: is not running"),
-        (lambda scheduler: scheduler.batch_lost(2, 1.0), "batch 2: is not running"),
-        (lambda scheduler: scheduler.replicas_ready("nowhere", 1), "pool 'nowhere': got 1 replicas"),
-        (lambda scheduler: scheduler.replicas_ready("near", -1), "pool 'near': got -1 replicas"),
-        (lambda scheduler: scheduler.arrived(sample_frame("waits", deadline_s=1)), "frame waits: is here already"),
-        (
-            lambda scheduler: scheduler.arrived(sample_frame("waits", canvas=HD, priority=CRITICAL)),
-            "frame waits: is here already",
-        ),
-    ],
-    ids=["end of no batch", "loss of no batch", "unknown pool", "fewer than none", "same id", "same id elsewhere"],
-)
-def test_an_event_that_cannot_have_happened_raises_and_changes_nothing(event, message):
-    """An illegal move is an error; afterwards the scheduler decides as if it had not been tried."""
-    running, waiting = sample_frame("runs", canvas=UHD), sample_frame("waits")
-    scheduler = scheduler_of(running, waiting, far=1)
-    scheduler.decide(1.0)
-    before = scheduler.loads()
-
-    with pytest.raises(SchedulerStateError, match=message):
-        event(scheduler)
-
-    assert scheduler.loads() == before
-    scheduler.batch_ended(1)
-    scheduler.replicas_ready("near", 1)
-    assert scheduler.decide(1.0) == Decisions((batch(2, waiting),), ())
-    assert scheduler.num_waiting == 0
-
-
-@pytest.mark.parametrize("second", ["batch_ended", "batch_lost"])
-@pytest.mark.parametrize("first", ["batch_ended", "batch_lost"])
-def test_a_batch_ends_once(first, second):
-    """A second end gives no second credit."""
-    scheduler = scheduler_of(sample_frame("a", canvas=UHD), far=1)
-    scheduler.decide(1.0)
-    ends = {"batch_ended": lambda: scheduler.batch_ended(1), "batch_lost": lambda: scheduler.batch_lost(1, 1.0)}
-    ends[first]()
-    before = scheduler.loads()
-
-    with pytest.raises(SchedulerStateError, match="batch 1: is not running; a batch ends once"):
-        ends[second]()
-
-    assert scheduler.loads() == before
-
-
-def test_the_next_deadline_is_the_first_of_those_that_wait():
-    """Over all lanes and pools, without the frames that were sent or cancelled."""
-    scheduler = scheduler_of(
-        sample_frame("sent", deadline_s=3, canvas=UHD),
-        sample_frame("gone", deadline_s=4),
-        sample_frame("hd", deadline_s=6, canvas=HD, priority=CRITICAL),
-        sample_frame("vga", deadline_s=5),
-        far=1,
-    )
-    assert scheduler.next_deadline_s() == 3
-    scheduler.decide(1.0)
-    assert scheduler.next_deadline_s() == 4
-    scheduler.cancelled("gone")
-    assert scheduler.next_deadline_s() == 5
-    scheduler.decide(5.0)
-    assert scheduler.next_deadline_s() == 6
-    scheduler.decide(6.0)
-    assert scheduler.next_deadline_s() is None
-
-
-def test_after_decide_at_the_next_deadline_it_is_a_later_one():
-    """Whoever sets a timer by it makes progress."""
-    scheduler = scheduler_of(*(sample_frame(str(at), deadline_s=at // 2) for at in range(6)))
-
-    while (deadline_s := scheduler.next_deadline_s()) is not None:
-        scheduler.decide(deadline_s)
-        assert scheduler.next_deadline_s() is None or scheduler.next_deadline_s() > deadline_s
-    assert scheduler.num_waiting == 0
+    assert (seconds[0], 0.016 < seconds[1] < 0.017) == (0.016, True)
+    assert (num_samples["full", VGA, 1], num_samples["full", VGA, 2]) == (8, 9)
 
 
 def test_loads_tell_each_pool_apart():
-    """In the plan's order: replicas, frames that wait, batches that run."""
-    scheduler = scheduler_of(*(sample_frame(str(at), canvas=UHD) for at in range(3)), sample_frame("v"), far=1)
-    scheduler.decide(1.0)
+    """In the plan's order: replicas, pieces that wait, batches that run, the work, the rung, the call."""
+    scheduler = scheduler_of(*(sample_frame(str(at), size_hw=UHD) for at in range(3)), sample_frame("v"), far=2)
+    scheduler.decide(0.0)
+    vga_piece_s = (0.028 + CALL_COST_S) / 4
 
     assert list(scheduler.loads().items()) == [
-        ("near", PoolLoad(num_replicas=0, num_waiting=1, num_running=0)),
-        ("far", PoolLoad(num_replicas=1, num_waiting=1, num_running=2)),
+        (
+            "near",
+            PoolLoad(0, num_waiting=1, num_running=0, backlog_s=pytest.approx(vga_piece_s), rung=0, around_s=0.01),
+        ),
+        (
+            "far",
+            PoolLoad(
+                2, num_waiting=1, num_running=2, backlog_s=pytest.approx(UHD_S + CALL_COST_S), rung=0, around_s=0.01
+            ),
+        ),
     ]
 
 
@@ -429,5 +305,17 @@ def test_a_new_scheduler_has_nothing_to_do():
     """No replica is assumed before one has said that it is ready."""
     scheduler = Scheduler(sample_plan(pools=(Pool("near", num_replicas=4), Pool("far"))))
 
-    assert scheduler.loads() == {"near": PoolLoad(0, 0, 0), "far": PoolLoad(0, 0, 0)}
-    assert (scheduler.decide(0.0), scheduler.next_deadline_s(), scheduler.num_waiting) == (NOTHING, None, 0)
+    assert scheduler.loads() == {name: PoolLoad(0, 0, 0, 0.0, 0, around_s=0.01) for name in ("near", "far")}
+    assert (scheduler.decide(0.0), scheduler.next_wake_s(), scheduler.num_frames) == (NOTHING, None, 0)
+
+
+def test_after_decide_the_next_wake_is_later():
+    """Whoever sets a timer by it makes progress."""
+    scheduler = scheduler_of(*(sample_frame(str(at), deadline_s=1 + at // 2) for at in range(6)))
+    wakes = []
+    while (wake_s := scheduler.next_wake_s()) is not None:
+        wakes.append(wake_s)
+        scheduler.decide(wake_s)
+
+    assert wakes == pytest.approx([number - VGA_SAFE_S for number in (1, 2, 3)])
+    assert scheduler.num_frames == 0

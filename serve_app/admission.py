@@ -1,0 +1,110 @@
+"""Admission: which route a frame takes, or why none, by the finish that the pool's work predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from serve_app.frames import Frame, Priority
+from serve_app.lane_key import LaneClass
+from serve_app.plan import Plan
+from serve_app.pool_queue import PoolQueue
+from serve_app.pressure import MemoryLevel
+from serve_app.routes import Route
+from serve_app.verdicts import Verdict, VerdictKind
+
+# Predictions are means, and a frame that is begun so that it would be done just in time is late every other time. So
+# much more than predicted its own time may be, and the wait for what is ahead of it.
+MARGIN_FRACTION = 0.25
+# Tiles of one frame pass others on their way: they are begun earlier than their bare sum asks.
+DEFERRED_MARGIN = 1.5
+# No sooner is it worth to ask again.
+MIN_RETRY_S = 0.05
+
+ADMITTED = Verdict(VerdictKind.ADMIT, "in time by prediction")
+DEFERRED = Verdict(VerdictKind.DEFER, "a large frame: served when nothing more urgent waits, or when it must begin")
+TOO_SHORT = Verdict(VerdictKind.ADMIT, "its deadline is shorter than its own time here, however little else waits")
+
+
+class Admission:
+    """Judges frames.
+
+    Algorithm: of the frame's routes, dearest first, the first that pressure allows and whose predicted finish (work
+    ahead of it on the pool's replicas, its own time, the call around it) lies before the deadline. If none does: a
+    critical frame takes the cheapest; a normal one is rejected with the time by which it would be late, unless it would
+    be late on an idle pool as well, which no waiting mends: then it is admitted on the cheapest.
+    """
+
+    def __init__(self, plan: Plan, pools: Mapping[str, PoolQueue]) -> None:
+        """Take the plan and its pools' queues, which are only asked."""
+        self._pools = pools
+        self._max_defer_s = plan.scheduling.max_defer_s
+        self._max_chunk_s = plan.max_chunk_s
+
+    def judge(self, frame: Frame, routes: tuple[Route, ...]) -> tuple[Verdict, int]:
+        """The verdict, and which of the routes it means."""
+        if not routes:
+            return Verdict(VerdictKind.REJECT, "larger than every canvas, and the plan rejects such frames"), 0
+        is_critical = frame.priority is Priority.CRITICAL
+        last = len(routes) - 1
+        wait_s = late_s = 0.0
+        shed = None
+        for index, route in enumerate(routes):
+            pressure = self._pools[route.pool].pressure
+            if not is_critical and pressure.memory is MemoryLevel.SHED:
+                shed = route.pool
+            elif is_critical or index == last or route.rung >= pressure.rung:
+                wait_s, late_s = self._late_s(frame, route)
+                if late_s <= 0:
+                    return self._admitted(routes, index), index
+        if is_critical:
+            return self._admitted(routes, last), last
+        if shed is not None:
+            reason = f"the memory of pool {shed} is nearly full: critical frames only"
+            return Verdict(VerdictKind.REJECT, reason, frame.deadline_s - frame.arrived_s), last
+        if self.begin_by_s(frame, routes[last]) < frame.arrived_s:
+            return (TOO_SHORT if last == 0 else self._admitted(routes, last)), last
+        wait = f"predicted to finish {late_s:.3f} s after its deadline, {wait_s:.3f} s of work is ahead of it"
+        return Verdict(VerdictKind.REJECT, wait, max(MIN_RETRY_S, late_s)), last
+
+    def _late_s(self, frame: Frame, route: Route) -> tuple[float, float]:
+        """The predicted wait on a route, and by how much the frame would be late there; at most 0: in time."""
+        pool, now_s = self._pools[route.pool], frame.arrived_s
+        own_s, left_s = route.own_s + pool.around_s, frame.deadline_s - now_s
+        if frame.priority is Priority.CRITICAL:
+            wait_s = pool.wait_for_critical_s(now_s)
+            return wait_s, (wait_s + own_s) * (1 + MARGIN_FRACTION) - left_s
+        wait_s = pool.wait_at_most_s(now_s)
+        if (wait_s + own_s) * (1 + MARGIN_FRACTION) > left_s:
+            # Behind all that waits it would be late; behind what is due before it perhaps not.
+            wait_s = pool.wait_for_other_s(self.due_s(frame, route), now_s)
+        return wait_s, (wait_s + own_s) * (1 + MARGIN_FRACTION) - left_s
+
+    def safe_s(self, route: Route) -> float:
+        """Begun so long before its deadline, a frame is hardly ever late: its own time, the call, and the margin."""
+        return (1 + MARGIN_FRACTION) * (route.own_s + self._pools[route.pool].around_s)
+
+    def due_s(self, frame: Frame, route: Route) -> float:
+        """A frame's place in its lane: its deadline, less its own time for those that are not critical.
+
+        Deferred frames must begin a chunk earlier, and their tiles let others pass.
+        """
+        lane_class = route.lane.lane_class
+        if lane_class == LaneClass.CRITICAL:
+            return frame.deadline_s
+        if lane_class == LaneClass.NORMAL:
+            return frame.deadline_s - self.safe_s(route)
+        begin_s = frame.deadline_s - DEFERRED_MARGIN * self.safe_s(route) - self._max_chunk_s
+        return min(max(begin_s, frame.arrived_s), frame.arrived_s + self._max_defer_s)
+
+    def begin_by_s(self, frame: Frame, route: Route) -> float:
+        """After this the route can hardly make the deadline."""
+        return frame.deadline_s - self.safe_s(route)
+
+    @staticmethod
+    def _admitted(routes: tuple[Route, ...], index: int) -> Verdict:
+        route = routes[index]
+        if index > 0:
+            wanted = routes[0]
+            reason = f"rung {route.rung}: {route.model} on {route.canvas} instead of {wanted.model} on {wanted.canvas}"
+            return Verdict(VerdictKind.DEGRADE, reason, rung=route.rung)
+        return DEFERRED if route.lane.lane_class == LaneClass.DEFERRED else ADMITTED

@@ -1,0 +1,72 @@
+"""How far a pool is from what it can do: the rung that its queue and its memory force on noncritical frames."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+# The queue of normal frames, as a share of their default deadline: above the first the ladder goes one rung down, below
+# the second one up. Half way to the deadline there is still time for a frame that was admitted before.
+HIGH_WAIT_FRACTION = 0.35
+LOW_WAIT_FRACTION = 0.1
+# Down at once, so that few frames are late; up slowly, so that it does not flap.
+DOWN_DWELL_S = 0.2
+UP_DWELL_S = 2.0
+
+
+class MemoryLevel(IntEnum):
+    """How full the memory of a pool's devices is, as the design names it."""
+
+    NORMAL = 0
+    HIGH = 1
+    """Normal frames go at least one rung down."""
+    CRITICAL = 2
+    """Normal frames go to the last rung, deferred ones wait."""
+    SHED = 3
+    """Normal frames are rejected."""
+
+
+class Pressure:
+    """Steps along the ladder by the predicted wait of a normal frame; memory sets a floor.
+
+    Hysteresis: between the two watermarks nothing changes. Dwell: at most one step down in `DOWN_DWELL_S`, and one up
+    in `UP_DWELL_S` of calm. Liveness: an empty queue and free memory lead back to rung 0, one step a dwell.
+    """
+
+    def __init__(self, *, num_rungs: int, slo_s: float) -> None:
+        """Take how many rungs the ladder has below the first, and the default deadline of normal frames."""
+        self._num_rungs = num_rungs
+        self._high_s = HIGH_WAIT_FRACTION * slo_s
+        self._low_s = LOW_WAIT_FRACTION * slo_s
+        self._queue_rung = 0
+        self._stepped_s = float("-inf")
+        self._calm_since_s: float | None = None
+        self.memory = MemoryLevel.NORMAL
+
+    @property
+    def rung(self) -> int:
+        """The first rung that noncritical frames may take; 0 is their own model at their own size."""
+        if self.memory >= MemoryLevel.CRITICAL:
+            return self._num_rungs
+        return max(self._queue_rung, min(int(self.memory), self._num_rungs))
+
+    @property
+    def pauses_deferred(self) -> bool:
+        """Whether deferred frames must wait however late it is."""
+        return self.memory >= MemoryLevel.CRITICAL
+
+    def waits(self, wait_s: float, now_s: float) -> None:
+        """A normal frame that came now would wait so long."""
+        if wait_s >= self._low_s:
+            self._calm_since_s = None
+            is_high = wait_s > self._high_s and self._queue_rung < self._num_rungs
+            if is_high and now_s - self._stepped_s >= DOWN_DWELL_S:
+                self._queue_rung += 1
+                self._stepped_s = now_s
+        elif self._calm_since_s is None:
+            self._calm_since_s = now_s
+        else:
+            calm_s = now_s - max(self._calm_since_s, self._stepped_s)
+            if self._queue_rung and calm_s >= UP_DWELL_S:
+                # One step for each dwell that has passed: nobody asked while nothing came.
+                self._queue_rung = max(0, self._queue_rung - int(calm_s / UP_DWELL_S))
+                self._stepped_s = now_s

@@ -1,0 +1,253 @@
+"""Which replica of a pool may get the next batch: credits, who is idle, and when a busy one will be free."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from serve_app.errors import FramelaneError
+
+# One batch runs, one is fetched and placed meanwhile.
+MIN_CREDITS_PER_REPLICA = 2
+# Where a call takes several times as long as a run, more must be on their way to keep the device busy; but each takes a
+# decision early.
+MAX_CREDITS_PER_REPLICA = 6
+
+
+class SchedulerStateError(FramelaneError):
+    """An event that cannot have happened, such as the end of a batch that was never sent; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A batch at a replica: its id, whether it is critical work, how long it will run, and when it will be there."""
+
+    batch_id: int
+    urgent: bool
+    run_s: float
+    there_s: float
+
+
+class Replica:
+    """One replica: the batches that it holds, in the order in which it is thought to run them.
+
+    Attributes:
+        name: as it reports itself.
+        ready: whether it takes batches.
+        held: the running batch, then staged critical ones, then the other staged ones.
+        free_s: when the running one is predicted to end.
+        staged_s: predicted seconds of the staged ones.
+        num_others: how many of all are noncritical.
+        version: grows with every change, so that what a heap still holds of an older state counts no more.
+    """
+
+    __slots__ = ("free_s", "held", "name", "num_others", "ready", "staged_s", "version")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ready = True
+        self.held: list[Held] = []
+        self.free_s = 0.0
+        self.staged_s = 0.0
+        self.num_others = 0
+        self.version = 0
+
+    @property
+    def has_urgent_staged(self) -> bool:
+        """Whether a critical batch waits for the running one."""
+        return len(self.held) > 1 and self.held[1].urgent
+
+
+# When it will be free, order of entry, version, replica.
+_Entry = tuple[float, int, int, Replica]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a batch could go now, when it would begin to run there, and from when on it could."""
+
+    replica: Replica
+    start_s: float
+    there_s: float
+
+
+class ReplicaCredits:
+    """The replicas of one pool.
+
+    Order: an idle replica first, else the one that will be free for such a batch first. Noncritical batches hold at
+    most `per_replica` credits on each, and in a pool of two or more one fewer in all, which is kept for critical ones.
+    A critical batch needs none of them: it may join whatever a replica holds, one at a time, and overtakes what is
+    staged there, so that it waits for the running batch only. Every operation takes O(log replicas).
+    """
+
+    def __init__(self) -> None:
+        self.per_replica = MIN_CREDITS_PER_REPLICA
+        self.num_ready = 0
+        self.staged_urgent_s = 0.0
+        self.staged_others_s = 0.0
+        self._replicas: dict[str, Replica] = {}
+        self._idle: dict[str, Replica] = {}
+        # Busy replicas that may take a noncritical batch, by the end of all they hold; that may take a critical one, by
+        # the end of what runs.
+        self._stageable: list[_Entry] = []
+        self._overtakable: list[_Entry] = []
+        self._order = itertools.count()
+        self._where: dict[int, Replica] = {}
+        self._num_others = 0
+        self._running_end_sum_s = 0.0
+        self._num_running = 0
+
+    @property
+    def num_batches(self) -> int:
+        """Batches that are with replicas."""
+        return len(self._where)
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a replica has nothing to do."""
+        return bool(self._idle)
+
+    def names(self) -> tuple[str, ...]:
+        """The replicas that take batches, in the order in which they came."""
+        return tuple(replica.name for replica in self._replicas.values() if replica.ready)
+
+    def set_ready(self, names: Collection[str]) -> None:
+        """These replicas take batches now; batches that others still hold end or are lost in their own time."""
+        wanted = set(names)
+        for replica in list(self._replicas.values()):
+            if replica.ready != (replica.name in wanted):
+                replica.ready = replica.name in wanted
+                self._num_others += replica.num_others if replica.ready else -replica.num_others
+                self._changed(replica)
+        for name in names:
+            if name not in self._replicas:
+                self._replicas[name] = Replica(name)
+                self._changed(self._replicas[name])
+        self.num_ready = len(wanted)
+
+    def running_s(self, now_s: float) -> float:
+        """Device seconds until all that runs has ended."""
+        return max(0.0, self._running_end_sum_s - self._num_running * now_s)
+
+    def place_for_critical(self, now_s: float, before_s: float) -> Place | None:
+        """Where a critical batch can go that takes `before_s` on its way: at once, or after the running batch."""
+        there_s = now_s + before_s
+        if self._idle:
+            return Place(next(iter(self._idle.values())), there_s, there_s)
+        heap = self._overtakable
+        while heap:
+            free_s, _, version, replica = heap[0]
+            if replica.version == version:
+                return Place(replica, max(there_s, free_s), there_s)
+            heapq.heappop(heap)
+        return None
+
+    def place_for_other(self, now_s: float, before_s: float) -> Place | None:
+        """Where a noncritical batch can go that takes `before_s` on its way: at once, or after all that is held."""
+        there_s = now_s + before_s
+        if self._idle:
+            # Whatever the others hold, which may be more than `per_replica` has become.
+            return Place(next(iter(self._idle.values())), there_s, there_s)
+        kept = 1 if self.num_ready > 1 else 0
+        if self._num_others >= self.per_replica * self.num_ready - kept:
+            return None
+        heap = self._stageable
+        while heap:
+            free_s, _, version, replica = heap[0]
+            if replica.version == version and replica.num_others < self.per_replica:
+                return Place(replica, max(there_s, free_s), there_s)
+            heapq.heappop(heap)
+        return None
+
+    def first_end_s(self, now_s: float) -> float:
+        """When the first replica will have run all that it holds, whether it has a credit now or not. Linear."""
+        return min(
+            (replica.free_s + replica.staged_s for replica in self._replicas.values() if replica.ready), default=now_s
+        )
+
+    def sent(self, batch_id: int, place: Place, run_s: float, *, urgent: bool) -> None:
+        """A batch goes to a place; it will run for so long."""
+        replica = place.replica
+        held = Held(batch_id, urgent, run_s, place.there_s)
+        if not replica.held:
+            replica.held.append(held)
+            self._runs(replica, place.there_s)
+        else:
+            place_in_line = 1 + sum(1 for staged in replica.held[1:] if staged.urgent) if urgent else len(replica.held)
+            replica.held.insert(place_in_line, held)
+            self._stage(replica, held, 1)
+        self._where[batch_id] = replica
+        if not urgent:
+            self._count_other(replica, 1)
+        self._changed(replica)
+
+    def ended(self, batch_id: int, now_s: float, after_s: float = 0.0) -> None:
+        """A batch is no more at its replica, since `after_s`: so long its answer was on its way.
+
+        Raises:
+            SchedulerStateError: it is with none.
+        """
+        replica = self._where.pop(batch_id, None)
+        if replica is None:
+            raise SchedulerStateError(f"batch {batch_id}: is not running; a batch ends once")
+        index = next(place for place, held in enumerate(replica.held) if held.batch_id == batch_id)
+        ended = replica.held.pop(index)
+        if not ended.urgent:
+            self._count_other(replica, -1)
+        if index > 0:
+            self._stage(replica, ended, -1)
+        else:
+            self._running_end_sum_s -= replica.free_s
+            self._num_running -= 1
+            if replica.held:
+                self._stage(replica, replica.held[0], -1)
+                # Where the way is long, the next one may still be on it.
+                self._runs(replica, max(now_s - after_s, replica.held[0].there_s))
+        self._changed(replica)
+
+    def _runs(self, replica: Replica, start_s: float) -> None:
+        """The first batch that a replica holds runs from now on."""
+        replica.free_s = start_s + replica.held[0].run_s
+        self._running_end_sum_s += replica.free_s
+        self._num_running += 1
+
+    def _stage(self, replica: Replica, held: Held, sign: int) -> None:
+        """A staged batch comes (1) or goes (-1)."""
+        replica.staged_s += sign * held.run_s
+        if held.urgent:
+            self.staged_urgent_s += sign * held.run_s
+        else:
+            self.staged_others_s += sign * held.run_s
+
+    def _count_other(self, replica: Replica, change: int) -> None:
+        """Noncritical batches of replicas that left hold nobody's credit."""
+        replica.num_others += change
+        if replica.ready:
+            self._num_others += change
+
+    def _changed(self, replica: Replica) -> None:
+        """Put a replica where its batches say."""
+        replica.version += 1
+        self._idle.pop(replica.name, None)
+        if not replica.held:
+            # Sums of floats drift; an empty replica is a place to begin anew.
+            replica.staged_s = 0.0
+            if replica.ready:
+                self._idle[replica.name] = replica
+            else:
+                self._replicas.pop(replica.name, None)
+            if not self._where:
+                self._running_end_sum_s = self.staged_urgent_s = self.staged_others_s = 0.0
+        elif replica.ready:
+            if replica.num_others < self.per_replica:
+                self._push(self._stageable, replica, replica.free_s + replica.staged_s)
+            if not replica.has_urgent_staged:
+                self._push(self._overtakable, replica, replica.free_s)
+
+    def _push(self, heap: list[_Entry], replica: Replica, free_s: float) -> None:
+        if len(heap) > 4 * len(self._replicas) + 16:
+            heap[:] = [entry for entry in heap if entry[3].version == entry[2]]
+            heapq.heapify(heap)
+        heapq.heappush(heap, (free_s, next(self._order), replica.version, replica))

@@ -1,0 +1,187 @@
+"""The ways a frame can be served: at its own size, in tiles, or on a lower rung of the ladder, with what each costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engines.spec import CanvasShape
+from engines.tiles import Window, tile_windows
+from serve_app.frames import Priority
+from serve_app.lane_key import LaneClass, LaneKey
+from serve_app.latency import LatencyModel
+from serve_app.plan import Bucket, CameraRule, Oversize, Plan
+
+# What one call to a replica costs beside the engine, on the cores that the engine may need: fewer, larger batches.
+CALL_COST_S = 0.003
+# What neighbouring tiles share, so that a defect on a seam is whole in one of them.
+TILE_OVERLAP_PX = 64
+# A rung that saves less than this is none.
+WORTH_DEGRADING = 0.9
+# Tiles overlap, so they cost more than the whole; where they cost so much more, the whole frame is the lesser evil.
+MAX_TILING_COST = 2.5
+# Sizes and cameras are the clients' to choose: forget them all before they fill the memory.
+MAX_CACHED = 20_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One way to serve a frame, with predictions as of when it was worked out.
+
+    Attributes:
+        rung: where on the ladder; 0 is the camera's own model at the frame's own size.
+        lane: where its pieces wait.
+        pool, bucket, model, canvas: who serves it.
+        windows: the tiles it is cut into; empty: it is served whole.
+        shrunk: whether it is larger than its canvas.
+        num_pieces: how many pieces of work it makes.
+        alone_s: predicted seconds of one piece (the frame, or a tile) in a batch of one.
+        own_s: of all its pieces, one after the other.
+        piece_s: device seconds of one piece in the best batch, with its share of the call.
+        max_batch: the best batch size: the cheapest a frame among those no longer than a chunk.
+        ladder: the warmed batch sizes up to `max_batch`, ascending.
+    """
+
+    rung: int
+    lane: LaneKey
+    pool: str
+    bucket: str
+    model: str
+    canvas: CanvasShape
+    windows: tuple[Window, ...]
+    shrunk: bool
+    num_pieces: int
+    alone_s: float
+    own_s: float
+    piece_s: float
+    max_batch: int
+    ladder: tuple[int, ...]
+
+
+class RouteTable:
+    """Works out the routes of frames and remembers them until the latencies have moved on.
+
+    Routes stand dearest first, and each is clearly cheaper than the one before. The first is the camera's own model at
+    the frame's size; noncritical frames that would keep the device longer than a chunk are cut into tiles there.
+    """
+
+    def __init__(self, plan: Plan, latency: LatencyModel) -> None:
+        """Take the plan, and the model that predicts seconds."""
+        self._plan = plan
+        self._latency = latency
+        self._max_chunk_s = plan.max_chunk_s
+        self._defer_above_px = plan.scheduling.defer_above_px
+        self._rules: dict[str, CameraRule] = {}
+        # By the pattern of a rule, which is one of a kind, the frame's size, and whether it is critical.
+        self._routes: dict[tuple[str, tuple[int, int], bool], tuple[Route, ...]] = {}
+
+    def rule_of(self, camera: str) -> CameraRule:
+        """The plan's rule for a camera."""
+        rule = self._rules.get(camera)
+        if rule is None:
+            if len(self._rules) >= MAX_CACHED:
+                self._rules.clear()
+            rule = self._rules[camera] = self._plan.rule_of(camera)
+        return rule
+
+    def routes(self, rule: CameraRule, size_hw: tuple[int, int], priority: Priority) -> tuple[Route, ...]:
+        """The routes of a frame, dearest first; none if the plan rejects frames of this size."""
+        key = (rule.pattern, size_hw, priority is Priority.CRITICAL)
+        routes = self._routes.get(key)
+        if routes is None:
+            if len(self._routes) >= MAX_CACHED:
+                self._routes.clear()
+            routes = self._routes[key] = self._work_out(rule, size_hw, priority)
+        return routes
+
+    def refresh(self) -> None:
+        """Work out every route anew when it is next asked for: latencies have moved."""
+        self._routes.clear()
+
+    def _work_out(self, rule: CameraRule, size_hw: tuple[int, int], priority: Priority) -> tuple[Route, ...]:
+        own = self._own_route(rule, size_hw, priority)
+        if own is None:
+            return ()
+        routes = [own]
+        for index, rung in enumerate(self._plan.ladder if rule.degrade else (), 1):
+            choice = self._plan.canvas_for(rung.model, size_hw, rung.max_canvas)
+            route = self._route(index, choice.bucket, choice.canvas, size_hw, priority, shrunk=choice.shrunk)
+            before = routes[-1]
+            if route.piece_s < WORTH_DEGRADING * before.piece_s * before.num_pieces:
+                routes.append(route)
+        return tuple(routes)
+
+    def _own_route(self, rule: CameraRule, size_hw: tuple[int, int], priority: Priority) -> Route | None:
+        model = rule.model or self._plan.default_model
+        choice = self._plan.canvas_for(model, size_hw)
+        whole = self._route(0, choice.bucket, choice.canvas, size_hw, priority, shrunk=choice.shrunk)
+        if choice.shrunk and rule.oversize is Oversize.REJECT:
+            return None
+        if choice.shrunk and rule.oversize is Oversize.TILE:
+            return self._tiled(model, size_hw, priority, max_cost_s=None) or whole
+        is_long = priority is not Priority.CRITICAL and whole.alone_s > self._max_chunk_s
+        if is_long and not choice.shrunk:
+            return self._tiled(model, size_hw, priority, max_cost_s=MAX_TILING_COST * whole.alone_s) or whole
+        return whole
+
+    def _tiled(
+        self, model: str, size_hw: tuple[int, int], priority: Priority, *, max_cost_s: float | None
+    ) -> Route | None:
+        """The cheapest way to cut the frame into tiles, none longer than a chunk if that can be; None: no way."""
+        ways = []
+        for bucket, canvas in self._plan.canvases_of(model):
+            if min(canvas) <= TILE_OVERLAP_PX or not _is_smaller(canvas, size_hw):
+                continue
+            windows = tile_windows(size_hw, canvas, TILE_OVERLAP_PX)
+            route = self._route(0, bucket, canvas, size_hw, priority, shrunk=False, windows=windows)
+            ways.append(((route.alone_s > self._max_chunk_s, route.piece_s * len(windows)), route))
+        if not ways:
+            return None
+        (is_long, cost_s), route = min(ways, key=lambda way: way[0])
+        return None if max_cost_s is not None and (is_long or cost_s > max_cost_s) else route
+
+    def _route(
+        self,
+        rung: int,
+        bucket: Bucket,
+        canvas: CanvasShape,
+        size_hw: tuple[int, int],
+        priority: Priority,
+        *,
+        shrunk: bool,
+        windows: tuple[Window, ...] = (),
+    ) -> Route:
+        seconds = {batch: self._latency.predict_s(bucket.model, canvas, batch) for batch in bucket.batches}
+        within = [n for n in bucket.batches if n == 1 or seconds[n] <= self._max_chunk_s]
+        best = min(within, key=lambda n: (seconds[n] + CALL_COST_S) / n)
+        num_pieces = len(windows) or 1
+        return Route(
+            rung=rung,
+            lane=LaneKey(bucket.name, canvas, self._lane_class(rung, size_hw, priority, num_pieces, seconds[1])),
+            pool=bucket.pool,
+            bucket=bucket.name,
+            model=bucket.model,
+            canvas=canvas,
+            windows=windows,
+            shrunk=shrunk,
+            num_pieces=num_pieces,
+            alone_s=seconds[1],
+            own_s=seconds[1] * num_pieces,
+            piece_s=(seconds[best] + CALL_COST_S) / best,
+            max_batch=best,
+            ladder=tuple(n for n in within if n <= best),
+        )
+
+    def _lane_class(
+        self, rung: int, size_hw: tuple[int, int], priority: Priority, num_pieces: int, alone_s: float
+    ) -> LaneClass:
+        """Which lane a frame waits in: large and long ones of the noncritical are deferred."""
+        if priority is Priority.CRITICAL:
+            return LaneClass.CRITICAL
+        is_large = rung == 0 and size_hw[0] * size_hw[1] > self._defer_above_px
+        is_long = num_pieces > 1 or alone_s > self._max_chunk_s
+        return LaneClass.DEFERRED if is_large or is_long else LaneClass.NORMAL
+
+
+def _is_smaller(canvas: CanvasShape, size_hw: tuple[int, int]) -> bool:
+    """Whether a frame does not fit on the canvas, so that tiles of it make sense."""
+    return canvas.height < size_hw[0] or canvas.width < size_hw[1]
