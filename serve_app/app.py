@@ -6,21 +6,27 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
+from ray.serve.schema import LoggingConfig
 
 from engines.base import Engine
+from engines.machine import machine_name
 from engines.onnx_run import OnnxEngine
 from serve_app.config import load_plan, model_path, plan_path
 from serve_app.engine_replica import EngineReplica
 from serve_app.frame_log import FrameLog
+from serve_app.latency import LatencyModel
+from serve_app.latency_file import load_table
 from serve_app.plan import Bucket, Plan
 from serve_app.router import Router
 
-# Above our own two credits a replica, so that Serve never queues (its queue polls); reports pass beside batches.
-ENGINE_MAX_ONGOING = 8
+# Above our own credits of a replica, so that Serve never queues (its queue polls); reports pass beside batches.
+ENGINE_MAX_ONGOING = 16
 # Frames that may be with the router beyond those that wait: running, and on their way to a rejection.
 ROUTER_SPARE_CALLS = 2000
 # A replica finishes its running and its staged batch; both end within seconds on any device.
 GRACEFUL_SHUTDOWN_S = 5.0
+# Serve's line a call is CPU that the engine wants; our frame log says more.
+QUIET = LoggingConfig(enable_access_log=False)
 
 
 class AppArgs(BaseModel):
@@ -45,6 +51,7 @@ def application(plan: Plan) -> Application:
             num_replicas=pool.num_replicas,
             ray_actor_options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus},
             max_ongoing_requests=ENGINE_MAX_ONGOING,
+            logging_config=QUIET,
             graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
         )(EngineReplica).bind(plan, pool.name, make_engine)
         for pool in plan.pools
@@ -54,9 +61,12 @@ def application(plan: Plan) -> Application:
         num_replicas=1,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=plan.limits.max_waiting_frames + ROUTER_SPARE_CALLS,
+        logging_config=QUIET,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
     )(Router)
-    return router.bind(plan, pools, FrameLog(Path(plan.frame_log)) if plan.frame_log else None)
+    table = load_table(Path(plan.latency), machine=machine_name()) if plan.latency else None
+    log = FrameLog(Path(plan.frame_log)) if plan.frame_log else None
+    return router.bind(plan, pools, log, LatencyModel(table))
 
 
 def make_engine(bucket: Bucket, plan: Plan) -> Engine:

@@ -6,8 +6,10 @@ One client a process; its methods may be called from several threads.
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -20,15 +22,28 @@ from engines.errors import FrameArrayError
 from engines.frame_array import check_frame
 from engines.letterbox import Image
 from serve_app.app_name import APP_NAME
-from serve_app.errors import InvalidFrameError, ServiceUnavailableError
+from serve_app.direct_calls import ReplicaLine
+from serve_app.errors import FramelaneError, InvalidFrameError, ServiceUnavailableError
 from serve_app.frames import FrameMeta, check_meta
+from serve_app.latency import LatencyTable
 from serve_app.plan import Plan
 from serve_app.ray_session import ServiceNote, connect_ray, read_note
 from serve_app.results import FrameResult, ServiceStatus
+from serve_app.ticket_desk import MAX_WAIT_S
+from serve_app.tickets import ResultsPage, Ticket
 
 # Beyond a frame's own deadline: a batch that began in time may end after it.
 ANSWER_GRACE_S = 60.0
 CONTROL_TIMEOUT_S = 30.0
+# So much is copied into the store sooner than another thread could take it over.
+INLINE_PUT_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class MissedResults:
+    """A gap in a camera's results: so many are kept no more; None: nobody knows how many."""
+
+    num_results: int | None
 
 
 class Client:
@@ -38,9 +53,12 @@ class Client:
     long as the call: when this process dies, its frames die with it.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], plan: Plan, host: ServiceNote | None = None) -> None:
-        """Take a handle to the router, the plan it serves, and who hosts it; use `connect` to get them."""
+    def __init__(
+        self, handle: DeploymentHandle[Any], router: ReplicaLine, plan: Plan, host: ServiceNote | None = None
+    ) -> None:
+        """Take a handle and a line to the router, the plan it serves, and who hosts it; use `connect` to get them."""
         self._handle = handle
+        self._router = router
         self._plan = plan
         self._host = host
 
@@ -59,12 +77,13 @@ class Client:
         try:
             handle = serve.get_app_handle(APP_NAME)
             plan = handle.plan.remote().result(timeout_s=CONTROL_TIMEOUT_S)
+            router = ReplicaLine(handle.door.remote().result(timeout_s=CONTROL_TIMEOUT_S))
         except (RayServeException, RayError, TimeoutError) as err:
             raise ServiceUnavailableError(
                 f"service: Ray runs at {address or 'this machine'}, but no application {APP_NAME!r} answers on it "
                 f"({type(err).__name__}); deploy one with: framelane up"
             ) from err
-        return cls(handle, plan, host)
+        return cls(handle, router, plan, host)
 
     @property
     def plan(self) -> Plan:
@@ -129,18 +148,94 @@ class Client:
             ServiceUnavailableError: the service went away.
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
-        response = None
+        answer = None
         try:
-            ref = await asyncio.to_thread(ray.put, image)
-            response = self._handle.submit.remote(meta, [ref])
-            result: FrameResult = await response
+            ref = ray.put(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(ray.put, image)
+            answer = self._router.call("submit", meta, [ref])
+            result: FrameResult = await answer
         except asyncio.CancelledError:
-            if response is not None:
-                response.cancel()  # type: ignore[no-untyped-call]
+            if answer is not None:
+                ray.cancel(answer, recursive=False)
             raise
         except (RayError, RayServeException) as err:
             raise _gone(err) from err
         return result
+
+    def submit(
+        self,
+        image_hwc: Image,
+        *,
+        camera: str = "camera",
+        priority: str = "normal",
+        slo_s: float | None = None,
+        callback: Any = None,
+    ) -> Ticket:
+        """Send a frame without waiting for its result; this process must live until the frame has ended.
+
+        Args:
+            image_hwc: as for `detect`.
+            camera: as for `detect`.
+            priority: as for `detect`.
+            slo_s: as for `detect`.
+            callback: a deployment handle or an actor's method; `callback.remote(result)` is called at the frame's end.
+
+        Returns:
+            What to ask `result` with. The result is kept for `expires_in_s` after the frame's end.
+
+        Raises:
+            InvalidFrameError, FrameRejectedError: as for `detect`.
+            TooManyTicketsError: so many are out that there is no room for another.
+            ServiceUnavailableError: the service went away.
+        """
+        (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
+        ticket: Ticket | FramelaneError = self._control("submit_tickets", [meta], [ray.put(image)], callback)[0]
+        if isinstance(ticket, FramelaneError):
+            raise ticket
+        return ticket
+
+    def result(self, ticket: Ticket | str, wait_s: float = 0.0) -> FrameResult | None:
+        """How the frame of a ticket ended; None if it has not yet.
+
+        Args:
+            ticket: the ticket, or its id.
+            wait_s: for how many seconds to wait for the end.
+
+        Raises:
+            TicketUnknownError: the service never gave it out, or too long ago.
+            TicketExpiredError: the frame has ended, but its result is kept no more; the message says how it ended.
+            ServiceUnavailableError: the service went away.
+        """
+        ticket_id = ticket.ticket_id if isinstance(ticket, Ticket) else ticket
+        until_s = time.monotonic() + wait_s
+        while True:
+            left_s = min(max(0.0, until_s - time.monotonic()), MAX_WAIT_S)
+            result: FrameResult | None = self._control("ticket_result", ticket_id, left_s)
+            if result is not None or time.monotonic() >= until_s:
+                return result
+
+    async def results(self, camera: str, cursor: int = 0) -> AsyncIterator[FrameResult | MissedResults]:
+        """The results of a camera's tickets, in the order in which its frames ended; goes on until the caller stops.
+
+        Args:
+            camera: whose.
+            cursor: 0: from the oldest that is kept.
+
+        Yields:
+            A result, or how many were missed at that place because nobody asked in time.
+
+        Raises:
+            ServiceUnavailableError: the service went away.
+        """
+        while True:
+            try:
+                page: ResultsPage = await self._router.call("ticket_results", camera, cursor, MAX_WAIT_S)
+            except (RayError, RayServeException) as err:
+                raise _ours_or_gone(err) from err
+            if page.num_dropped != 0:
+                yield MissedResults(page.num_dropped)
+            for result in page.results:
+                yield result
+            cursor = page.cursor
 
     def status(self) -> ServiceStatus:
         """The service at a glance. Raises `ServiceUnavailableError`."""
@@ -150,23 +245,35 @@ class Client:
             raise _gone(err) from err
         return status
 
+    def latency_table(self) -> LatencyTable:
+        """How long batches take on the service now, as it learnt from all that it served. See `status` for errors."""
+        table: LatencyTable = self._control("latency_table")
+        return table
+
+    def _control(self, method: str, *arguments: object) -> Any:
+        """A short call to the router; raises what it raised, or `ServiceUnavailableError`."""
+        try:
+            return ray.get(self._router.call(method, *arguments), timeout=CONTROL_TIMEOUT_S + MAX_WAIT_S)
+        except (RayError, RayServeException, TimeoutError) as err:
+            raise _ours_or_gone(err) from err
+
     def _call(self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None) -> list[FrameResult]:
         images, metas = self._checked(images_hwc, camera, priority, slo_s)
         if not metas:
             return []
         longest_s = max(self._plan.slo_s.values()) if slo_s is None else slo_s
-        response = None
+        answer = None
         try:
-            response = self._handle.submit_many.remote(metas, [ray.put(image) for image in images])
-            results: list[FrameResult] = response.result(timeout_s=longest_s + ANSWER_GRACE_S)
+            answer = self._router.call("submit_many", metas, [ray.put(image) for image in images])
+            results: list[FrameResult] = ray.get(answer, timeout=longest_s + ANSWER_GRACE_S)
         except (RayError, RayServeException, TimeoutError) as err:
             # Also in time: what runs on for nobody should end.
-            if response is not None:
-                response.cancel()  # type: ignore[no-untyped-call]
+            if answer is not None:
+                ray.cancel(answer, recursive=False)
             raise _gone(err) from err
         except KeyboardInterrupt:
-            if response is not None:
-                response.cancel()  # type: ignore[no-untyped-call]
+            if answer is not None:
+                ray.cancel(answer, recursive=False)
             raise
         return results
 
@@ -190,6 +297,12 @@ class Client:
             images.append(image)
             metas.append(meta)
         return images, metas
+
+
+def _ours_or_gone(err: Any) -> FramelaneError:
+    """What the router itself raised, as it raised it; anything else means that it went away."""
+    cause = getattr(err, "cause", None)
+    return cause if isinstance(cause, FramelaneError) else _gone(err)
 
 
 def _gone(err: Any) -> ServiceUnavailableError:

@@ -1,7 +1,7 @@
 """One replica of a pool: fetches the frames of a batch, places them, runs the engine, answers boxes in source px.
 
-It decides nothing about order or admission: that is the router's scheduler. While one batch runs, the next one is
-fetched and placed (the router holds two credits a replica).
+It decides nothing about admission: that is the router's scheduler. While one batch runs, the next ones are fetched and
+placed; which of them runs next is `device_turns.py`'s.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import RayError
 
@@ -22,7 +24,11 @@ from engines.detections import Detections
 from engines.detector import PlacedBatch, detect_placed, place_batch
 from engines.errors import EngineError
 from engines.frame_array import check_frame
-from engines.letterbox import Image
+from engines.letterbox import FILL, Image
+from engines.spec import CanvasShape
+from engines.tiles import crop
+from serve_app.device_turns import DeviceTurns
+from serve_app.direct_calls import own_actor
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
 from serve_app.plan import Bucket, Plan
 from serve_app.results import BatchReply, BatchRequest, ReplicaReport
@@ -31,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # A frame's pixels lie in a node's memory; what takes longer is a dead owner or a cut network.
 MAX_FETCH_S = 10.0
+# Placing so many pixels takes less than handing them to another thread and back.
+INLINE_PLACING_PX = 600_000
 
 MakeEngine = Callable[[Bucket, Plan], Engine]
 
@@ -42,6 +50,15 @@ class _Run:
     output: EngineOutput | None
     error: FrameFailedError | None
     busy_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """A batch that is ready for the device, and where its run is awaited."""
+
+    bucket: str
+    placed: PlacedBatch
+    ran: asyncio.Future[_Run]
 
 
 class EngineReplica:
@@ -62,11 +79,19 @@ class EngineReplica:
             engine = make_engine(bucket, plan)
             engine.warm(bucket.warm_shapes())
             self._engines[bucket.name] = engine
+        latencies = [
+            (bucket.name, shape, _run_grey_s(self._engines[bucket.name], shape.canvas, shape.batch))
+            for bucket in plan.buckets_of(pool)
+            for shape in bucket.warm_shapes()
+        ]
+        self._latencies = tuple(latencies)
         # One thread owns the engines; the other places the next batch meanwhile.
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._placing_thread = ThreadPoolExecutor(1, "placing")
         self._warm_s = time.monotonic() - started_s
         self._num_batches = 0
+        self._turns: DeviceTurns[_Job] = DeviceTurns(plan.scheduling.max_starve_s)
+        self._is_running = False
         context = ray.get_runtime_context()
         self._node = context.get_node_id()[:8]
         self._replica = f"{pool}-{(context.get_actor_id() or '')[:8]}"
@@ -76,24 +101,27 @@ class EngineReplica:
         """Answer one batch.
 
         Args:
-            request: bucket, canvas and announced sizes.
-            refs: one object ref a frame, to a uint8 array `(height, width, 3)` BGR; read without a copy.
+            request: bucket, canvas, announced sizes, and which part of its frame each piece is.
+            refs: one object ref a piece, to its frame, a uint8 array `(height, width, 3)` BGR; read without a copy.
 
         Returns:
-            One entry a frame: boxes, or that frame's own error. The other frames are answered all the same.
+            One entry a piece: boxes in its px, or its frame's own error. The others are answered all the same.
         """
         began_s = time.monotonic()
-        frames = await asyncio.gather(*map(self._fetch, refs, request.sizes_hw))
+        images = await asyncio.gather(*map(self._fetch, refs, request.sizes_hw))
         fetched_s = time.monotonic()
-        errors = [frame if isinstance(frame, FramelaneError) else None for frame in frames]
-        images_hwc = [None if isinstance(frame, FramelaneError) else frame for frame in frames]
+        errors = [image if isinstance(image, FramelaneError) else None for image in images]
+        images_hwc = [None if isinstance(image, FramelaneError) else image for image in images]
+        pieces_hwc = [
+            image if image is None or window is None else crop(image, window)
+            for image, window in zip(images_hwc, request.windows, strict=True)
+        ]
         self._num_batches += 1
         if all(errors):  # nothing to infer: the next batch need not wait for grey
             return BatchReply(self._replica, tuple(error for error in errors if error), fetched_s - began_s, 0, 0, 0, 0)
-        loop = asyncio.get_running_loop()
-        placed = await loop.run_in_executor(self._placing_thread, place_batch, images_hwc, request.canvas)
+        placed = await self._place(pieces_hwc, request.canvas)
         placed_s = time.monotonic()
-        run = await loop.run_in_executor(self._engine_thread, self._run, request.bucket, placed)
+        run = await self._on_device(request, placed)
         ended_s = time.monotonic()
         staged_s = max(0.0, ended_s - placed_s - run.busy_s)
         infer_s = run.output.run_s if run.output else 0.0
@@ -107,12 +135,44 @@ class EngineReplica:
             postprocess_s=run.busy_s - infer_s,
         )
 
-    async def report(self) -> ReplicaReport:
-        """What this replica says of itself; the router asks every second, and counts those that answer."""
+    async def report(self) -> tuple[ReplicaReport, object]:
+        """What this replica says of itself, and its actor; the router asks every second, and counts the answers."""
         memory = next(iter(self._engines.values())).memory()
-        return ReplicaReport(
-            self._replica, self._node, self._num_batches, self._warm_s, memory.used_bytes, memory.total_bytes
-        )
+        report = ReplicaReport(
+            self._replica, self._node, self._num_batches, self._warm_s, memory.used_bytes, memory.total_bytes,
+            self._latencies,
+        )  # fmt: skip
+        return report, own_actor()
+
+    async def _place(self, pieces_hwc: Sequence[Image | None], canvas: CanvasShape) -> PlacedBatch:
+        if canvas.num_px * len(pieces_hwc) <= INLINE_PLACING_PX:
+            return place_batch(pieces_hwc, canvas)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._placing_thread, place_batch, pieces_hwc, canvas)
+
+    async def _on_device(self, request: BatchRequest, placed: PlacedBatch) -> _Run:
+        """Run a batch when its turn comes."""
+        job = _Job(request.bucket, placed, asyncio.get_running_loop().create_future())
+        self._turns.add(job, time.monotonic(), urgent=request.urgent)
+        self._run_next()
+        return await job.ran
+
+    def _run_next(self) -> None:
+        """Give the engine's thread the batch whose turn it is, if the thread is free."""
+        while len(self._turns) and not self._is_running:
+            job = self._turns.next(time.monotonic())
+            if job.ran.cancelled():  # its router has gone
+                continue
+            self._is_running = True
+            loop = asyncio.get_running_loop()
+            running = loop.run_in_executor(self._engine_thread, self._run, job.bucket, job.placed)
+            running.add_done_callback(partial(self._ended, job))
+
+    def _ended(self, job: _Job, running: asyncio.Future[_Run]) -> None:
+        self._is_running = False
+        self._run_next()
+        if not job.ran.done():
+            job.ran.set_result(running.result())
 
     async def _fetch(self, ref: ray.ObjectRef[Any], size_hw: tuple[int, int]) -> Image | FramelaneError:
         """The pixels behind a ref, or why this frame cannot be served."""
@@ -151,3 +211,10 @@ class EngineReplica:
 
 async def _get(ref: ray.ObjectRef[Any]) -> object:
     return await ref
+
+
+def _run_grey_s(engine: Engine, canvas: CanvasShape, batch: int) -> float:
+    """Seconds of one batch on a warm engine, with nothing on it to find."""
+    began_s = time.monotonic()
+    engine.infer(np.full((batch, canvas.height, canvas.width, 3), FILL, np.uint8))
+    return time.monotonic() - began_s

@@ -17,14 +17,18 @@ logger = logging.getLogger(__name__)
 Record = dict[str, "str | int | float | list[int] | None"]
 
 
-def frame_record(result: FrameResult) -> Record:
+def frame_record(result: FrameResult, at_s: float | None = None, slo_s: float | None = None) -> Record:
     """The record of one frame; times in milliseconds, sizes as `[height, width]` in px.
+
+    `at_s` is when it came (seconds on the router's monotonic clock: differences count) and `slo_s` the seconds that it
+    had from then on; null where nobody knows.
 
     A refused frame carries whatever its client said: names of other types are written as text, a size that is none as
     null.
     """
     times = result.times
     return {
+        "at_s": None if at_s is None else round(at_s, 6),
         "frame_id": str(result.frame_id),
         "camera": str(result.camera),
         "source_hw": [int(side) for side in result.size_hw] if is_size(result.size_hw) else None,
@@ -34,8 +38,11 @@ def frame_record(result: FrameResult) -> Record:
         "replica": result.replica,
         "model": result.model,
         "priority": str(result.priority),
+        "slo_s": None if slo_s is None else round(slo_s, 6),
         "verdict": result.verdict.kind.value if result.verdict else None,
         "verdict_reason": result.verdict.reason if result.verdict else None,
+        "rung": result.rung,
+        "num_tiles": result.num_tiles,
         "batch_size": result.batch_size,
         "padding_fraction": round(result.padding_fraction, 4),
         "num_detections": len(result.detections),
@@ -74,9 +81,9 @@ class FrameLog:
                 f"frame_log: {self._path} cannot be written ({(err.strerror or str(err)).lower()}); name another file"
             ) from err
 
-    def write(self, result: FrameResult) -> None:
-        """Append one record."""
-        text = json.dumps(frame_record(result), ensure_ascii=False)
+    def write(self, result: FrameResult, at_s: float, slo_s: float | None) -> None:
+        """Append one record; see `frame_record`."""
+        text = json.dumps(frame_record(result, at_s, slo_s), ensure_ascii=False)
         # Half a character, as in a name that was no UTF-8, becomes its JSON escape.
         line = text.encode("utf-8", "backslashreplace") + b"\n"
         try:

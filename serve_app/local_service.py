@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from serve_app.app import application
 from serve_app.client import Client
@@ -18,16 +18,16 @@ from serve_app.ray_session import check_room, deployed, start_ray, stop_ray
 @contextmanager
 def local_service(plan: Plan, num_cpus: int | None = None) -> Iterator[Client]:
     """Start Ray here with so many CPUs (None: all), serve `plan`, give a connected client; stop both at the end."""
-    # Ray prints its own news to standard output, which belongs to the results of commands.
-    with contextlib.redirect_stdout(sys.stderr):
-        start_ray(num_cpus)
-        _end_in_order_on_sigterm()
-        try:
+    with ExitStack() as at_end:
+        # Ray prints its own news to standard output, which belongs to the results of commands.
+        with contextlib.redirect_stdout(sys.stderr):
+            start_ray(num_cpus)
+            at_end.callback(stop_ray)
+            _end_in_order_on_sigterm()
             check_room(plan)
-            with deployed(application(plan)):
-                yield Client.connect()
-        finally:
-            stop_ray()
+            at_end.enter_context(deployed(application(plan)))
+            client = Client.connect()
+        yield client
 
 
 def _end_in_order_on_sigterm() -> None:

@@ -1,4 +1,4 @@
-"""Counts the replicas of each pool by asking them: once a second, those that answer their report are ready."""
+"""Knows the replicas of each pool by asking them: once a second, those that answer their report are ready."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from serve_app.direct_calls import ReplicaLine
 from serve_app.results import ReplicaReport
 
 logger = logging.getLogger(__name__)
@@ -21,18 +22,23 @@ REPORT_TIMEOUT_S = 5.0
 
 
 class ReplicaWatch:
-    """Keeps the latest reports of every pool and says when their number may have changed."""
+    """Keeps the latest reports of every pool, a line to each replica, and says when they may have changed."""
 
-    def __init__(self, pools: Mapping[str, DeploymentHandle[Any]], on_count: Callable[[str, int], None]) -> None:
-        """Take a handle for each pool, and whom to tell (pool, replicas that are ready) after every round."""
+    def __init__(
+        self,
+        pools: Mapping[str, DeploymentHandle[Any]],
+        on_reports: Callable[[str, tuple[ReplicaReport, ...]], None],
+    ) -> None:
+        """Take a handle for each pool, and whom to tell (pool, reports of the replicas that are ready) every round."""
         self._pools = dict(pools)
-        self._on_count = on_count
+        self._on_reports = on_reports
         self._reports: dict[str, tuple[ReplicaReport, ...]] = dict.fromkeys(self._pools, ())
+        self._lines: dict[str, dict[str, ReplicaLine]] = {pool: {} for pool in self._pools}
         self._counted = {pool: asyncio.Event() for pool in self._pools}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to count, in the running event loop; calling it again does nothing."""
+        """Begin to ask, in the running event loop; calling it again does nothing."""
         if not self._tasks:
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._watch(pool)) for pool in self._pools]
@@ -45,6 +51,15 @@ class ReplicaWatch:
     def reports(self, pool: str) -> tuple[ReplicaReport, ...]:
         """What the replicas of a pool last said of themselves, by name."""
         return self._reports[pool]
+
+    def line(self, pool: str, replica: str) -> ReplicaLine | None:
+        """The line to a replica that was counted in the last round; None for any other."""
+        return self._lines[pool].get(replica)
+
+    def died(self, pool: str, replica: str) -> None:
+        """A call found a replica dead: it counts no more, unless it reports again."""
+        self._reports[pool] = tuple(report for report in self._reports[pool] if report.replica != replica)
+        self._on_reports(pool, self._reports[pool])
 
     async def _watch(self, pool: str) -> None:
         while True:
@@ -59,8 +74,15 @@ class ReplicaWatch:
                     logger.warning("pool %s: no replica (%s)", pool, err)
                 self._reports[pool] = ()
             else:
-                reports = [answer for answer in answers if isinstance(answer, ReplicaReport)]
-                self._reports[pool] = tuple(sorted(reports, key=lambda report: report.replica))
+                self._take(pool, [answer for answer in answers if isinstance(answer, tuple)])
             self._counted[pool].set()
-            self._on_count(pool, len(self._reports[pool]))
+            self._on_reports(pool, self._reports[pool])
             await asyncio.sleep(REPORT_INTERVAL_S)
+
+    def _take(self, pool: str, answers: list[tuple[ReplicaReport, object]]) -> None:
+        """Keep the reports of a round, and the lines that are open already."""
+        lines = self._lines[pool]
+        self._lines[pool] = {
+            report.replica: lines.get(report.replica) or ReplicaLine(actor) for report, actor in answers
+        }
+        self._reports[pool] = tuple(sorted((report for report, _ in answers), key=lambda report: report.replica))

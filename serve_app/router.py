@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,24 @@ import ray
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
-from engines.detections import Detections
 from engines.errors import FrameArrayError
 from engines.frame_array import check_frame
-from engines.letterbox import placement
+from engines.machine import machine_name
 from serve_app.batching import Batch
+from serve_app.direct_calls import own_actor
 from serve_app.errors import (
     FrameCancelledError,
     FrameExpiredError,
     FrameFailedError,
     FramelaneError,
     FrameRejectedError,
+    FrameSupersededError,
     InvalidFrameError,
 )
+from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
 from serve_app.frame_log import FrameLog
 from serve_app.frames import Frame, FrameMeta, check_meta
+from serve_app.latency import LatencyModel, LatencyTable, Origin
 from serve_app.plan import Plan
 from serve_app.replica_watch import ReplicaWatch
 from serve_app.results import (
@@ -42,10 +45,12 @@ from serve_app.results import (
     BatchRequest,
     FrameResult,
     PoolStatus,
+    ReplicaReport,
     ServiceStatus,
-    StageTimes,
 )
 from serve_app.scheduler import Scheduler
+from serve_app.ticket_desk import TicketDesk
+from serve_app.tickets import ResultsPage, Ticket, TicketBook
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
 
 logger = logging.getLogger(__name__)
@@ -53,26 +58,40 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _InFlight:
-    """A frame on its way: what was decided, where its pixels are, and who waits for it."""
+    """A frame on its way: what was decided, where its pixels are, which pieces are back, and who waits for it."""
 
     frame: Frame
     verdict: Verdict
     ref: ray.ObjectRef[Any]
     answer: asyncio.Future[FrameResult]
+    pieces: dict[int, AnsweredPiece] = field(default_factory=dict)
 
 
 class Router:
     """Takes frames from callers, gives them to engine replicas by the scheduler's decisions, answers each one once."""
 
-    def __init__(self, plan: Plan, pools: Mapping[str, DeploymentHandle[Any]], frame_log: FrameLog | None) -> None:
-        """Take the plan, a handle for each of its pools, and where to record frames; nothing starts yet."""
+    def __init__(
+        self,
+        plan: Plan,
+        pools: Mapping[str, DeploymentHandle[Any]],
+        frame_log: FrameLog | None,
+        latency: LatencyModel | None = None,
+    ) -> None:
+        """Take the plan, a handle for each of its pools, where to record frames, and what is known of latencies."""
         self._plan = plan
-        self._buckets = {bucket.name: bucket for bucket in plan.buckets}
-        self._pools = dict(pools)
+        self._models = {bucket.name: bucket.model for bucket in plan.buckets}
         self._frame_log = frame_log
-        self._scheduler = Scheduler(plan)
+        self._scheduler = Scheduler(plan, latency)
         self._in_flight: dict[str, _InFlight] = {}
-        self._replicas = ReplicaWatch(pools, self._counted)
+        self._desk = TicketDesk(
+            TicketBook(
+                max_tickets=plan.limits.max_tickets,
+                ttl_s=plan.limits.ticket_ttl_s,
+                first_cursor=time.time_ns() // 1000,
+            ),
+            time.monotonic,
+        )
+        self._replicas = ReplicaWatch(pools, self._reported)
         self._outcomes: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
@@ -92,10 +111,7 @@ class Router:
 
     async def submit_many(self, metas: Sequence[FrameMeta], refs: Sequence[ray.ObjectRef[Any]]) -> list[FrameResult]:
         """Serve several frames of one call; one result each, in their order. See `submit`."""
-        if len(metas) != len(refs):
-            raise InvalidFrameError(
-                f"frames: got {len(metas)} metadata and {len(refs)} refs, allowed is one ref a frame"
-            )
+        _check_one_ref_a_frame(metas, refs)
         self._replicas.start()
         now_s = time.monotonic()
         answers = [self._arrived(meta, ref, now_s) for meta, ref in zip(metas, refs, strict=True)]
@@ -108,6 +124,31 @@ class Router:
                 if answer.cancelled():
                     self._cancelled(meta.frame_id)
             raise
+
+    async def submit_tickets(
+        self, metas: Sequence[FrameMeta], refs: Sequence[ray.ObjectRef[Any]], callback: Any = None
+    ) -> list[Ticket | FramelaneError]:
+        """Take frames whose callers do not wait: a ticket for each, or why it was refused.
+
+        Args:
+            metas: what the client says of them.
+            refs: as for `submit_many`; their owner must live until the frames have ended.
+            callback: a deployment handle or an actor's method: `callback.remote(result)` is called at each frame's end.
+        """
+        _check_one_ref_a_frame(metas, refs)
+        self._replicas.start()
+        now_s = time.monotonic()
+        tickets = [self._ticket(meta, ref, callback, now_s) for meta, ref in zip(metas, refs, strict=True)]
+        self._pump()
+        return tickets
+
+    async def ticket_result(self, ticket_id: str, wait_s: float) -> FrameResult | None:
+        """How the frame of a ticket ended; None if it has not within `wait_s`."""
+        return await self._desk.result(ticket_id, wait_s)
+
+    async def ticket_results(self, camera: str, cursor: int, wait_s: float) -> ResultsPage:
+        """The results of a camera's tickets after a cursor, in the order in which they ended."""
+        return await self._desk.results(camera, cursor, wait_s)
 
     async def __call__(
         self,
@@ -132,7 +173,7 @@ class Router:
         except FrameArrayError as err:
             unseen = FrameMeta(uuid.uuid4().hex, camera, (0, 0), priority, slo_s)
             error = InvalidFrameError(str(err))
-            self._record(_refused(unseen, None, error))
+            self._record(refused(unseen, None, error), time.monotonic(), None)
             raise error from err
         meta = FrameMeta(uuid.uuid4().hex, camera, image_hwc.shape[:2], priority, slo_s)
         ref = await asyncio.to_thread(ray.put, image_hwc)
@@ -142,11 +183,15 @@ class Router:
         """The service at a glance; the first call waits until the replicas have been counted."""
         self._replicas.start()
         await self._replicas.counted()
+        self._pump()
         loads = self._scheduler.loads()
         pools = tuple(
-            PoolStatus(name, load.num_waiting, load.num_running, self._replicas.reports(name))
+            PoolStatus(
+                name, load.num_waiting, load.num_running, self._replicas.reports(name), load.backlog_s, load.rung,
+                load.around_s,
+            )
             for name, load in loads.items()
-        )
+        )  # fmt: skip
         return ServiceStatus(
             time.monotonic() - self._started_s,
             pools,
@@ -159,6 +204,14 @@ class Router:
         """The plan that is served."""
         return self._plan
 
+    async def latency_table(self) -> LatencyTable:
+        """How long batches take here now, as learnt from all that was served."""
+        return LatencyTable(machine_name(), Origin.MEASURED, self._scheduler.latency.entries())
+
+    async def door(self) -> object:
+        """This router's actor, for clients that call it directly; see `direct_calls.py`."""
+        return own_actor()
+
     def _arrived(self, meta: FrameMeta, ref: ray.ObjectRef[Any], now_s: float) -> asyncio.Future[FrameResult]:
         """Check and schedule one frame; its result, now or later."""
         answer: asyncio.Future[FrameResult] = asyncio.get_running_loop().create_future()
@@ -166,21 +219,43 @@ class Router:
             frame = self._checked(meta, now_s)
         except InvalidFrameError as err:
             # A fresh error: the tracebacks of `err` and its cause hold this call's frame, and so would pin the pixels.
-            answer.set_result(self._record(_refused(meta, None, InvalidFrameError(err.message))))
+            result = refused(meta, None, InvalidFrameError(err.message))
+            answer.set_result(self._record(result, now_s, None))
             return answer
-        verdict = self._scheduler.arrived(frame)
+        arrival = self._scheduler.arrived(frame)
+        if arrival.superseded is not None:
+            newer = FrameSupersededError("frame superseded: a newer one of its camera came while it waited")
+            self._end_unserved(arrival.superseded, Outcome.SUPERSEDED, newer, now_s)
+        verdict = arrival.verdict
         if verdict.kind is VerdictKind.REJECT:
-            error = FrameRejectedError(f"frame rejected: {verdict.reason}; try again later", verdict.retry_after_s)
-            answer.set_result(self._record(_refused(meta, verdict, error)))
+            error = _rejection(verdict)
+            answer.set_result(self._record(refused(meta, verdict, error), now_s, frame.deadline_s - now_s))
             return answer
         self._in_flight[frame.frame_id] = _InFlight(frame, verdict, ref, answer)
         return answer
+
+    def _ticket(self, meta: FrameMeta, ref: ray.ObjectRef[Any], callback: Any, now_s: float) -> Ticket | FramelaneError:
+        """Schedule one frame that nobody waits for."""
+        frame_id, camera = str(meta.frame_id), str(meta.camera)
+        try:
+            self._desk.open(frame_id, camera)
+        except FramelaneError as err:
+            error = type(err)(err.message, err.retry_after_s)
+            self._record(refused(meta, None, error), now_s, None)
+            return error
+        answer = self._arrived(meta, ref, now_s)
+        if answer.done() and (rejection := answer.result().error) is not None:
+            self._desk.withdrawn(frame_id)
+            return rejection
+        if callback is not None:
+            self._desk.call_back(callback, answer)
+        return self._desk.given(frame_id, camera, self._in_flight[frame_id].verdict, answer)
 
     def _checked(self, meta: FrameMeta, now_s: float) -> Frame:
         priority = check_meta(meta, max_frame_px=self._plan.limits.max_frame_px)
         if meta.frame_id in self._in_flight:
             raise InvalidFrameError(f"frame_id: got {meta.frame_id!r}, which is in flight; give every frame its own id")
-        slo_s = self._plan.slo_s[priority] if meta.slo_s is None else meta.slo_s
+        slo_s = self._plan.slo_s[priority] if meta.slo_s is None else float(meta.slo_s)
         size_hw = (int(meta.size_hw[0]), int(meta.size_hw[1]))
         num_bytes = size_hw[0] * size_hw[1] * 3
         if num_bytes > self._plan.limits.max_waiting_bytes:
@@ -188,124 +263,141 @@ class Router:
                 f"frame: got {num_bytes:,} bytes, {self._plan.limits.max_waiting_bytes:,} allowed for all that wait; "
                 "raise limits.max_waiting_bytes in the plan"
             )
-        choice = self._plan.canvas_for(meta.camera, size_hw)
-        return Frame(
-            meta.frame_id, meta.camera, size_hw, priority, now_s, now_s + slo_s,
-            choice.bucket.name, choice.canvas, num_bytes,
-        )  # fmt: skip
+        return Frame(meta.frame_id, meta.camera, size_hw, priority, now_s, now_s + slo_s, num_bytes)
 
     def _pump(self) -> None:
-        """Do what the scheduler decides now, and come back when the next frame expires."""
+        """Do what the scheduler decides now, and come back when it is due again."""
         now_s = time.monotonic()
         decisions = self._scheduler.decide(now_s)
-        for frame in decisions.expired:
-            waited_s = now_s - frame.arrived_s
-            message = f"frame expired: its {frame.deadline_s - frame.arrived_s:.3f} s passed while it waited"
-            self._finish(frame, Outcome.EXPIRED, FrameExpiredError(message), StageTimes(waited_s, total_s=waited_s))
+        for expired in decisions.expired:
+            frame = expired.frame
+            message = (
+                f"frame expired: after {now_s - frame.arrived_s:.3f} s of waiting it could not be finished within its "
+                f"{frame.deadline_s - frame.arrived_s:.3f} s"
+            )
+            entry = self._in_flight.pop(frame.frame_id)
+            error = FrameExpiredError(message)
+            self._end(entry, unserved(frame, entry.verdict, Outcome.EXPIRED, error, now_s, expired.route))
+        loop = asyncio.get_running_loop()
         for batch in decisions.batches:
-            task = asyncio.get_running_loop().create_task(self._send(batch, now_s))
+            # Now, not when the task starts: a frame of which a tile fails until then has left.
+            refs = [self._in_flight[piece.frame.frame_id].ref for piece in batch.pieces]
+            task = loop.create_task(self._send(batch, refs, now_s))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        deadline_s = self._scheduler.next_deadline_s()
-        if deadline_s is not None:
-            self._wake = asyncio.get_running_loop().call_later(max(0.0, deadline_s - now_s), self._pump)
+        wake_s = self._scheduler.next_wake_s()
+        if wake_s is not None:
+            self._wake = loop.call_later(max(0.0, wake_s - now_s), self._pump)
 
-    async def _send(self, batch: Batch, sent_s: float) -> None:
+    async def _send(self, batch: Batch, refs: list[ray.ObjectRef[Any]], sent_s: float) -> None:
         """One call for the whole batch; then answer its frames and use the freed credit."""
-        refs = [self._in_flight[frame.frame_id].ref for frame in batch.frames]
-        request = BatchRequest(batch.bucket, batch.canvas, tuple(frame.size_hw for frame in batch.frames))
+        request = BatchRequest(
+            batch.bucket, batch.canvas, batch.urgent,
+            tuple(piece.frame.size_hw for piece in batch.pieces), tuple(piece.window for piece in batch.pieces),
+        )  # fmt: skip
         try:
-            reply: BatchReply = await self._pools[batch.pool].infer.remote(request, refs)
+            line = self._replicas.line(batch.pool, batch.replica)
+            if line is None:  # it was counted out between the decision and here
+                raise RayActorError
+            reply: BatchReply = await line.call("infer", request, refs)
             if len(reply.frames) != len(refs):
                 raise FrameFailedError(f"replica {reply.replica}: answered {len(reply.frames)} frames of {len(refs)}")
         except RayActorError as err:
-            # One replica fewer until they are counted again, or the retry would go to the dead one as well.
-            num_left = max(0, self._scheduler.loads()[batch.pool].num_replicas - 1)
-            self._scheduler.replicas_ready(batch.pool, num_left)
-            given_up = self._scheduler.batch_lost(batch.batch_id, time.monotonic())
-            logger.warning("pool %s: a replica died with batch %d: %s", batch.pool, batch.batch_id, err)
-            for frame in given_up:
+            logger.warning("pool %s: replica %s died with batch %d: %r", batch.pool, batch.replica, batch.batch_id, err)
+            self._replicas.died(batch.pool, batch.replica)
+            now_s = time.monotonic()
+            for frame in self._scheduler.batch_lost(batch.batch_id, now_s):
                 error = FrameFailedError("frame: its replica died, and no time or attempt was left for another one")
-                self._finish(frame, Outcome.FAILED, error, StageTimes(total_s=time.monotonic() - frame.arrived_s))
+                self._end_unserved(frame, Outcome.FAILED, error, now_s)
         except Exception as err:  # whatever else Ray or the replica raises must not leave callers waiting
             logger.exception("pool %s: batch %d failed", batch.pool, batch.batch_id)
-            self._scheduler.batch_ended(batch.batch_id)
-            for frame in batch.frames:
+            now_s = time.monotonic()
+            failed = {piece.frame.frame_id: piece.frame for piece in batch.pieces if self._is_here(piece.frame)}
+            self._scheduler.batch_ended(batch.batch_id, now_s, failed=failed)
+            for frame in failed.values():
                 error = FrameFailedError(f"frame: the call to its replica failed ({type(err).__name__}: {err})")
-                self._finish(frame, Outcome.FAILED, error, StageTimes(total_s=time.monotonic() - frame.arrived_s))
+                self._end_unserved(frame, Outcome.FAILED, error, now_s)
         else:
-            self._scheduler.batch_ended(batch.batch_id)
             self._answer(batch, reply, sent_s)
         self._pump()
 
     def _answer(self, batch: Batch, reply: BatchReply, sent_s: float) -> None:
+        """Keep the answered pieces, and end the frames that are whole or failed."""
         now_s = time.monotonic()
-        inside_s = reply.preprocess_s + reply.staged_s + reply.infer_s + reply.postprocess_s
-        for frame, answered in zip(batch.frames, reply.frames, strict=True):
-            times = StageTimes(
-                queue_s=sent_s - frame.arrived_s + reply.staged_s,
-                transfer_s=now_s - sent_s - inside_s,
-                preprocess_s=reply.preprocess_s,
-                infer_s=reply.infer_s,
-                postprocess_s=reply.postprocess_s,
-                total_s=now_s - frame.arrived_s,
-            )
-            if isinstance(answered, FramelaneError):
-                self._finish(frame, Outcome.FAILED, answered, times, batch=batch, reply=reply)
-            else:
-                self._finish(frame, Outcome.FINISHED, None, times, batch=batch, reply=reply, found=answered)
+        errors: dict[str, FramelaneError] = {}
+        for piece, found in zip(batch.pieces, reply.frames, strict=True):
+            if not self._is_here(piece.frame):
+                continue  # cancelled or failed while this piece ran
+            frame_id = piece.frame.frame_id
+            if isinstance(found, FramelaneError):
+                errors[frame_id] = found
+            self._in_flight[frame_id].pieces[piece.number] = AnsweredPiece(
+                piece.route, batch.canvas, len(batch.pieces), reply, sent_s, now_s,
+                None if isinstance(found, FramelaneError) else found,
+            )  # fmt: skip
+        busy_s = reply.infer_s + reply.postprocess_s
+        has_run = reply.infer_s > 0  # an engine that failed at once has shown nothing of its pace
+        done = self._scheduler.batch_ended(
+            batch.batch_id,
+            now_s,
+            busy_s=busy_s if has_run else None,
+            around_s=now_s - sent_s - reply.staged_s - busy_s,
+            failed=errors,
+        )
+        for frame_id in [*errors, *(frame.frame_id for frame in done)]:
+            entry = self._in_flight.pop(frame_id)
+            limits = self._plan.detection
+            self._end(entry, answered(entry.frame, entry.verdict, entry.pieces, limits, errors.get(frame_id)))
 
-    def _finish(
-        self,
-        frame: Frame,
-        outcome: Outcome,
-        error: FramelaneError | None,
-        times: StageTimes,
-        *,
-        batch: Batch | None = None,
-        reply: BatchReply | None = None,
-        found: tuple[Detections, tuple[str, ...]] | None = None,
-    ) -> None:
-        """Record how a frame ended, let go of its pixels, and answer its caller if it still waits."""
+    def _is_here(self, frame: Frame) -> bool:
+        """Whether a frame has not ended yet."""
+        entry = self._in_flight.get(frame.frame_id)
+        return entry is not None and entry.frame is frame
+
+    def _end_unserved(self, frame: Frame, outcome: Outcome, error: FramelaneError, now_s: float) -> None:
         entry = self._in_flight.pop(frame.frame_id)
-        detections, class_names = found or (Detections.none(), ())
-        bucket = self._buckets[frame.bucket]
-        result = FrameResult(
-            frame.frame_id, frame.camera, frame.size_hw, frame.priority.value, outcome, detections, class_names,
-            entry.verdict, error, frame.bucket, bucket.pool, reply.replica if reply else None, bucket.model,
-            frame.canvas, len(batch.frames) if batch else 0,
-            placement(frame.size_hw, frame.canvas).padding_fraction, times,
-        )  # fmt: skip
-        self._record(result)
+        self._end(entry, unserved(frame, entry.verdict, outcome, error, now_s))
+
+    def _end(self, entry: _InFlight, result: FrameResult) -> None:
+        """Record how a frame ended, and answer its caller if it still waits."""
+        frame = entry.frame
+        self._record(result, frame.arrived_s, frame.deadline_s - frame.arrived_s)
         if not entry.answer.done():
             entry.answer.set_result(result)
 
-    def _counted(self, pool: str, num_replicas: int) -> None:
+    def _reported(self, pool: str, reports: tuple[ReplicaReport, ...]) -> None:
         """The replicas of a pool were counted; that also wakes frames whose replica had died."""
-        self._scheduler.replicas_ready(pool, num_replicas)
+        latency = self._scheduler.latency
+        for report in reports:
+            for bucket, shape, run_s in report.latencies:
+                model = self._models.get(bucket)  # None: a replica of another plan, which is about to go
+                if model is not None and not latency.is_measured(model, shape.canvas, shape.batch):
+                    latency.observe(model, shape.canvas, shape.batch, run_s)
+        self._scheduler.replicas_ready(pool, [report.replica for report in reports])
         self._pump()
 
     def _cancelled(self, frame_id: str) -> None:
         """A caller gave up: a waiting frame leaves its lane; one that runs is answered to nobody, but recorded."""
         entry = self._in_flight.get(frame_id)
         if entry is not None and self._scheduler.cancelled(frame_id):
-            waited_s = time.monotonic() - entry.frame.arrived_s
             error = FrameCancelledError("frame cancelled by its caller while it waited")
-            self._finish(entry.frame, Outcome.CANCELLED, error, StageTimes(waited_s, total_s=waited_s))
+            self._end_unserved(entry.frame, Outcome.CANCELLED, error, time.monotonic())
 
-    def _record(self, result: FrameResult) -> FrameResult:
+    def _record(self, result: FrameResult, at_s: float, slo_s: float | None) -> FrameResult:
         self._outcomes[result.outcome.value] += 1
         if self._frame_log is not None:
-            self._frame_log.write(result)
+            self._frame_log.write(result, at_s, slo_s)
         return result
 
 
-def _refused(meta: FrameMeta, verdict: Verdict | None, error: FramelaneError) -> FrameResult:
-    """The result of a frame that was not let in."""
-    return FrameResult(
-        meta.frame_id, meta.camera, meta.size_hw, meta.priority, Outcome.REJECTED, Detections.none(), (),
-        verdict, error,
-    )  # fmt: skip
+def _check_one_ref_a_frame(metas: Sequence[FrameMeta], refs: Sequence[ray.ObjectRef[Any]]) -> None:
+    if len(metas) != len(refs):
+        raise InvalidFrameError(f"frames: got {len(metas)} metadata and {len(refs)} refs, allowed is one ref a frame")
+
+
+def _rejection(verdict: Verdict) -> FrameRejectedError:
+    cure = "shrink it" if verdict.retry_after_s is None else f"try again in {verdict.retry_after_s:.2f} s"
+    return FrameRejectedError(f"frame rejected: {verdict.reason}; {cure}", verdict.retry_after_s)

@@ -16,10 +16,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from engines.machine import machine_name
 from serve_app.cli.console import output, progress
 from serve_app.config import load_plan, plan_path, state_folder
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.frame_log import FrameLog
+from serve_app.latency_file import load_table
 from serve_app.model_check import check_models
 from serve_app.results import ServiceStatus
 
@@ -47,6 +49,8 @@ def up(
             check_models(checked)
             if checked.frame_log is not None:
                 FrameLog(Path(checked.frame_log)).check()
+            if checked.latency is not None:
+                load_table(Path(checked.latency), machine=machine_name())
         except InvalidPlanError as err:
             raise InvalidPlanError(f"plan {path}: {err}") from err
     if address is not None:
@@ -96,12 +100,16 @@ def status(address: AddressOption = None) -> None:
 
 def _status_table(shown: ServiceStatus) -> Table:
     table = Table(header_style="bold", box=None, padding=(0, 1, 0, 0))
-    for heading in ("pool", "waiting", "running", "replica", "node", "batches", "warm s", "memory GiB"):
+    headings = ("pool", "waiting", "work s", "rung", "running", "replica", "node", "batches", "warm s", "memory GiB")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("pool", "replica", "node") else "right")
     for pool in shown.pools:
         rows = pool.replicas or (None,)
         for index, replica in enumerate(rows):
-            first = (pool.name, str(pool.num_waiting), str(pool.num_running)) if index == 0 else ("", "", "")
+            first = ("",) * 5
+            if index == 0:
+                work_s, rung = f"{pool.backlog_s:.2f}", str(pool.rung)
+                first = (pool.name, str(pool.num_waiting), work_s, rung, str(pool.num_running))
             if replica is None:
                 table.add_row(*first, "[bold red]none ready[/]", "", "", "", "")
                 continue

@@ -4,19 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
+from ray.serve._private.common import RequestMetadata
+from serve_samples import HD, PORTRAIT, UHD, VGA, sample_latency
 
 from engines.detections import Detections
+from engines.spec import WarmShape
 from serve_app.frames import FrameMeta
-from serve_app.plan import Plan
-from serve_app.results import BatchReply, BatchRequest, FrameResult, ReplicaReport
+from serve_app.latency import LatencyModel
+from serve_app.plan import Bucket, CameraRule, Oversize, Plan, Pool
+from serve_app.results import BatchReply, BatchRequest, FrameResult, PoolStatus, ReplicaReport
 from serve_app.router import Router
 
 # Long enough for a machine that is busy with other work; only a broken router makes a test wait for it.
 PATIENCE_S = 20.0
+# Seconds that batches of 1, 2, 4 are predicted to take: less than the call around them, so that no batch is held back
+# for company while the clock of a test stands still; and large batches are worth it.
+QUICK_S = {
+    ("full", VGA): (0.003, 0.004, 0.006),
+    ("full", PORTRAIT): (0.003, 0.004, 0.006),
+    ("full", HD): (0.005, 0.007),
+    ("full", UHD): (0.008,),
+    ("light", VGA): (0.001, 0.002, 0.003),
+}
+# A frame of this size is cut by `tile_plan` into four windows of 480x640, side by side.
+WIDE_HW = (480, 2240)
+
+
+def quick_latency() -> LatencyModel:
+    """What the routers of these tests believe of batches."""
+    return sample_latency(QUICK_S)
+
+
+def tile_plan(*batches: int, **changes) -> Plan:
+    """One pool with one canvas, VGA, onto which every larger frame is tiled; `batches` are the warmed sizes."""
+    bucket = Bucket("vga", "full", "near", (VGA,), batches or (1,))
+    fields = {"cameras": (CameraRule("*", oversize=Oversize.TILE),)} | changes
+    return Plan({"full": "/models/full.onnx"}, (Pool("near"),), (bucket,), **fields)
+
+
+class Clock:
+    """Stands where a module looks for `time`; passes when the test says so."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        """As `time.monotonic`."""
+        return self.now_s
+
+    def time_ns(self) -> int:
+        """As `time.time_ns`."""
+        return int(self.now_s * 1e9)
+
+    def pass_s(self, seconds: float) -> None:
+        """Later."""
+        self.now_s += seconds
 
 
 class Ref:
@@ -25,33 +72,52 @@ class Ref:
 
 @dataclass(eq=False)
 class Call:
-    """One `infer` call that a pool got; the test answers it."""
+    """One `infer` call that a replica got; the test answers it."""
 
+    replica: str
     request: BatchRequest
     refs: list[Ref]
     response: asyncio.Future[BatchReply]
 
-    def answer(self, *frames, replica: str = "near-1", **seconds: float) -> None:
-        """Answer with one entry a frame: detections and names, or an error."""
-        self.response.set_result(reply(*frames, replica=replica, **seconds))
+    def answer(self, *frames, **seconds: float) -> None:
+        """Answer with one entry a piece: detections and names, or an error."""
+        self.response.set_result(reply(*frames, replica=self.replica, **seconds))
 
     def fail(self, error: BaseException) -> None:
         """Let the call raise."""
         self.response.set_exception(error)
 
 
+class FakeActor:
+    """What the router sees of a replica's actor: Serve's `handle_request.remote(metadata, *arguments)`."""
+
+    def __init__(self, pool: FakePool, name: str):
+        self.handle_request = self
+        self._pool = pool
+        self._name = name
+
+    def remote(self, metadata: bytes, request: BatchRequest, refs: list[Ref]) -> asyncio.Future[BatchReply]:
+        """Note a batch."""
+        said = pickle.loads(metadata)  # noqa: S301 (our own)
+        assert isinstance(said, RequestMetadata)
+        assert said.call_method == "infer"
+        return self._pool.called(self._name, request, refs)
+
+
 class FakePool:
-    """What the router sees of a deployment: `infer.remote(...)` and `broadcast("report")`."""
+    """What the router sees of a deployment: `broadcast("report")`, whose answers bring the replicas' actors."""
 
     def __init__(self):
-        self.infer = self
         self.calls: asyncio.Queue[Call] = asyncio.Queue()
         self.num_calls = 0
-        self._reports: asyncio.Queue[list[object] | Exception] = asyncio.Queue()
+        self.refusal: Exception | None = None
+        self._answers: asyncio.Queue[list[object] | Exception] = asyncio.Queue()
 
-    def remote(self, request: BatchRequest, refs: list[Ref]) -> asyncio.Future[BatchReply]:
-        """Note a batch."""
-        call = Call(request, refs, asyncio.get_running_loop().create_future())
+    def called(self, replica: str, request: BatchRequest, refs: list[Ref]) -> asyncio.Future[BatchReply]:
+        """A replica of this pool got a batch; raises the refusal if there is one."""
+        if self.refusal is not None:
+            raise self.refusal
+        call = Call(replica, request, refs, asyncio.get_running_loop().create_future())
         self.num_calls += 1
         self.calls.put_nowait(call)
         return call.response
@@ -65,18 +131,21 @@ class FakePool:
         """The next reports that the test gives; waits for them as for replicas that do not answer."""
         assert timeout_s > 0
         assert return_exceptions is True
-        reports = await self._reports.get()
-        self._reports.task_done()
-        if isinstance(reports, Exception):
-            raise reports
-        return reports
+        answers = await self._answers.get()
+        if isinstance(answers, Exception):
+            raise answers
+        return answers
 
-    def say(self, reports: list[object] | Exception) -> None:
-        """Give the answer to the router's next question for reports."""
-        self._reports.put_nowait(reports)
+    def say(self, answers: list[object] | Exception) -> None:
+        """Give the answer to the router's next question for reports; each report comes with its actor."""
+        if not isinstance(answers, Exception):
+            answers = [
+                (each, FakeActor(self, each.replica)) if isinstance(each, ReplicaReport) else each for each in answers
+            ]
+        self._answers.put_nowait(answers)
 
     def has_replicas(self, num_replicas: int) -> None:
-        """Let so many replicas report."""
+        """Let so many replicas report: `near-0` and so on."""
         self.say([report(f"near-{number}") for number in range(num_replicas)])
 
     async def next_call(self) -> Call:
@@ -87,9 +156,9 @@ class FakePool:
 class World:
     """A router, its pools, and the frames that were submitted to it."""
 
-    def __init__(self, plan: Plan, frame_log=None):
+    def __init__(self, plan: Plan, frame_log=None, latency: LatencyModel | None = None):
         self.pools = {pool.name: FakePool() for pool in plan.pools}
-        self.router = Router(plan, self.pools, frame_log)
+        self.router = Router(plan, self.pools, frame_log, latency or quick_latency())
         self.num_submitted = 0
 
     @property
@@ -120,23 +189,32 @@ class World:
         assert self.router._tasks - watchers == set(), "batches are under way"
         assert left == set(), "callers or batches are left"
         assert self.router._in_flight == {}
-        assert self.router._scheduler.num_waiting == 0
-        assert all(load.num_running == 0 for load in self.router._scheduler.loads().values())
+        assert (self.router._scheduler.num_frames, self.router._scheduler.held_bytes) == (0, 0)
+        loads = self.router._scheduler.loads().values()
+        assert [(load.num_waiting, load.num_running) for load in loads] == [(0, 0)] * len(self.pools)
         assert self.router._outcomes.total() == self.num_submitted, "a frame ended never or twice"
 
 
-def play(scenario: Callable[[World], Awaitable[None]], plan: Plan, frame_log=None, *, counted: bool = True) -> None:
+def play(
+    scenario: Callable[[World], Awaitable[None]],
+    plan: Plan,
+    frame_log=None,
+    latency: LatencyModel | None = None,
+    *,
+    counted: bool = True,
+) -> None:
     """Run a scenario in an event loop of its own, then check that every frame ended once and nothing is left.
 
     Args:
         scenario: what happens.
         plan: the router's.
         frame_log: the router's.
+        latency: what the router knows of latencies; None: all batches are quick.
         counted: whether every pool answers the first count, with no replica.
     """
 
     async def main():
-        world = World(plan, frame_log)
+        world = World(plan, frame_log, latency)
         if counted:
             for pool in world.pools.values():
                 pool.has_replicas(0)
@@ -150,14 +228,31 @@ def play(scenario: Callable[[World], Awaitable[None]], plan: Plan, frame_log=Non
     asyncio.run(main())
 
 
-def found(score: float) -> tuple[Detections, tuple[str, ...]]:
+async def with_replica(world: World, num_replicas: int = 1) -> None:
+    """Wait until the router knows of so many replicas of the near pool, and no other."""
+    world.near.has_replicas(num_replicas)
+    await world.router.status()
+    await world.settle()
+
+
+def brief(results: list[FrameResult]) -> list[tuple[str, str, float | None]]:
+    """Ids, outcomes and scores."""
+    return [(each.frame_id, each.outcome.value, score_of(each)) for each in results]
+
+
+def brief_pool(status: PoolStatus) -> tuple[str, int, int, list[str]]:
+    """Name, what waits, what runs, and the names of the replicas."""
+    return status.name, status.num_waiting, status.num_running, [each.replica for each in status.replicas]
+
+
+def found(score: float, box_xyxy=(1, 2, 3, 4), name: str = "thing") -> tuple[Detections, tuple[str, ...]]:
     """One box whose score tells whose answer it is."""
-    box_xyxy = np.array([[1, 2, 3, 4]], np.float32)
-    return Detections(box_xyxy, np.array([score], np.float32), np.zeros(1, np.int64)), ("thing",)
+    boxes_xyxy = np.array([box_xyxy], np.float32)
+    return Detections(boxes_xyxy, np.array([score], np.float32), np.zeros(1, np.int64)), (name,)
 
 
 def score_of(result: FrameResult) -> float | None:
-    """The score of the one box that `found` made; None if nothing was answered."""
+    """The score of the best box that `found` made; None if nothing was answered."""
     return round(float(result.detections.scores[0]), 3) if len(result.detections) else None
 
 
@@ -167,6 +262,8 @@ def reply(*frames, replica: str = "near-1", **seconds: float) -> BatchReply:
     return BatchReply(replica, frames, **{name: seconds.get(name, 0.0) for name in names})
 
 
-def report(replica: str) -> ReplicaReport:
-    """A sound replica's report."""
-    return ReplicaReport(replica, "node", num_batches=3, warm_s=1.0, used_bytes=10, total_bytes=100)
+def report(replica: str, *latencies: tuple[str, WarmShape, float]) -> ReplicaReport:
+    """A sound replica's report, with what it measured after warming."""
+    return ReplicaReport(
+        replica, "node", num_batches=3, warm_s=1.0, used_bytes=10, total_bytes=100, latencies=latencies
+    )

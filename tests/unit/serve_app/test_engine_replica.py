@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ray.exceptions import ObjectLostError, OwnerDiedError, RayTaskError
+from router_world import PATIENCE_S, Clock
 from serve_samples import HD, PORTRAIT, UHD, VGA, sample_plan
 
 from engines.base import EngineMemory
 from engines.errors import CanvasError, EngineMemoryError
 from engines.fake import FakeEngine
 from engines.spec import CanvasShape, WarmShape
-from serve_app import engine_replica
+from engines.tiles import Window
+from serve_app import direct_calls, engine_replica
 from serve_app.engine_replica import EngineReplica
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
 from serve_app.plan import Bucket, Limits, Pool
@@ -41,37 +44,58 @@ class BrokenEngine(FakeEngine):
 
 
 class Bench:
-    """A replica of one pool, and the fake engines that it made."""
+    """A replica of one pool, and the fake engines that it made; their calls while it warmed are forgotten."""
 
     def __init__(self, pool: str = "near", **changes):
         self.engines: dict[str, BrokenEngine] = {}
         self.replica = EngineReplica(sample_plan(**changes), pool, self._make)
+        for engine in self.engines.values():
+            engine.infer_calls.clear()
 
     def _make(self, bucket: Bucket, _plan) -> BrokenEngine:
         self.engines[bucket.name] = BrokenEngine({}, lambda _: None)
         return self.engines[bucket.name]
 
-    def infer(self, *pixels, sizes_hw=None, bucket: str = "vga", canvas: CanvasShape = VGA) -> BatchReply:
+    def infer(self, *pixels, **request) -> BatchReply:
         """Answer a batch whose refs give these arrays, raise these errors, or (None) never come."""
-        request = BatchRequest(bucket, canvas, tuple(sizes_hw or [VGA_HW] * len(pixels)))
 
         async def call():
-            refs = [asyncio.get_running_loop().create_future() for _ in pixels]
-            for ref, value in zip(refs, pixels, strict=True):
-                if isinstance(value, Exception):
-                    ref.set_exception(value)
-                elif value is not None:
-                    ref.set_result(value)
-            return await self.replica.infer(request, refs)
+            return await self.replica.infer(request_for(len(pixels), **request), refs_to(*pixels))
 
         return asyncio.run(call())
+
+
+def request_for(
+    num_pieces: int, *, sizes_hw=None, windows=None, bucket="vga", canvas=VGA, urgent=False
+) -> BatchRequest:
+    """Whole VGA frames, unless the test says otherwise."""
+    return BatchRequest(
+        bucket, canvas, urgent, tuple(sizes_hw or [VGA_HW] * num_pieces), tuple(windows or [None] * num_pieces)
+    )
+
+
+def refs_to(*pixels) -> list[asyncio.Future]:
+    """Refs that give these arrays, raise these errors, or (None) never come."""
+    refs = [asyncio.get_running_loop().create_future() for _ in pixels]
+    for ref, value in zip(refs, pixels, strict=True):
+        if isinstance(value, Exception):
+            ref.set_exception(value)
+        elif value is not None:
+            ref.set_result(value)
+    return refs
+
+
+ACTOR = object()
 
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
     """The replica asks Ray who and where it is; this answers."""
-    context = SimpleNamespace(get_node_id=lambda: "node0123456789", get_actor_id=lambda: "actor012345678")
-    monkeypatch.setattr(engine_replica, "ray", SimpleNamespace(get_runtime_context=lambda: context))
+    context = SimpleNamespace(
+        get_node_id=lambda: "node0123456789", get_actor_id=lambda: "actor012345678", current_actor=ACTOR
+    )
+    for module in (engine_replica, direct_calls):
+        monkeypatch.setattr(module, "ray", SimpleNamespace(get_runtime_context=lambda: context))
 
 
 @pytest.fixture
@@ -246,11 +270,10 @@ def test_durations_are_never_negative(bench):
 
 def test_two_batches_at_once_are_both_answered(bench):
     """While one runs the other is fetched and placed; the engine sees one after the other."""
-    request = BatchRequest("vga", VGA, (VGA_HW,))
 
     async def both():
         refs = [[asyncio.get_running_loop().create_future()] for _ in range(2)]
-        calls = [asyncio.create_task(bench.replica.infer(request, each)) for each in refs]
+        calls = [asyncio.create_task(bench.replica.infer(request_for(1), each)) for each in refs]
         refs[1][0].set_result(grey(102))
         second = await calls[1]
         refs[0][0].set_result(grey(51))
@@ -262,6 +285,239 @@ def test_two_batches_at_once_are_both_answered(bench):
     assert bench.engines["vga"].infer_calls == [WarmShape(VGA, 1)] * 2
 
 
+class GatedEngine(FakeEngine):
+    """A fake engine of which each batch tells that it runs, by its first frame's grey level, and waits to go on."""
+
+    def __init__(self):
+        super().__init__({}, lambda _: None)
+        self.is_gated = False
+        self.running: queue.Queue[int] = queue.Queue()
+        self.gate: queue.Queue[None] = queue.Queue()
+
+    def infer(self, batch_nhwc):
+        """See `Engine.infer`."""
+        if self.is_gated:
+            self.running.put(int(batch_nhwc[0].mean()))
+            self.gate.get(timeout=PATIENCE_S)
+        return super().infer(batch_nhwc)
+
+
+class GatedReplica:
+    """A replica whose engine does one batch when the test lets it; `runs` and `finish` never sleep."""
+
+    def __init__(self):
+        self.engine = GatedEngine()
+        pools, buckets = (Pool("near"),), (Bucket("vga", "full", "near", (VGA,), (1, 2)),)
+        self.replica = EngineReplica(sample_plan(pools=pools, buckets=buckets), "near", lambda *_: self.engine)
+        self.engine.is_gated = True
+        self.calls: dict[int, asyncio.Task[BatchReply]] = {}
+
+    def send(self, level: int, *, urgent: bool = False) -> None:
+        """A batch of one frame of this grey level."""
+        call = self.replica.infer(request_for(1, urgent=urgent), refs_to(grey(level)))
+        self.calls[level] = asyncio.get_running_loop().create_task(call)
+
+    async def staged(self, num_batches: int) -> None:
+        """Let the replica go on until so many batches wait for the device: no thread and no clock are in between."""
+        for _ in range(200):
+            if len(self.replica._turns) == num_batches:
+                return
+            await asyncio.sleep(0)
+        pytest.fail(f"{len(self.replica._turns)} batches wait for the device, not {num_batches}")
+
+    async def runs(self) -> int:
+        """The grey level of the batch that the device has now."""
+        return await asyncio.to_thread(self.engine.running.get, timeout=PATIENCE_S)
+
+    def finish(self) -> None:
+        """Let the running batch end."""
+        self.engine.gate.put(None)
+
+    async def order(self, num_batches: int) -> list[int]:
+        """Let so many batches run to their end, one after the other."""
+        order = []
+        for _ in range(num_batches):
+            order.append(await self.runs())
+            self.finish()
+        await asyncio.gather(*self.calls.values(), return_exceptions=True)
+        return order
+
+    def close(self) -> None:
+        """End the threads."""
+        self.replica._engine_thread.shutdown()
+        self.replica._placing_thread.shutdown()
+
+
+def play_gated(scenario) -> None:
+    """Run a scenario with a gated replica."""
+    gated = GatedReplica()
+
+    loop_errors = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
+        await asyncio.wait_for(scenario(gated), PATIENCE_S)
+
+    try:
+        asyncio.run(main())
+        assert (len(gated.replica._turns), loop_errors) == (0, [])
+    finally:
+        gated.close()
+
+
+def test_an_urgent_batch_overtakes_the_staged_ones_but_not_the_running_one():
+    """It waits for one batch only; the others keep their order, and each gets its own answer."""
+
+    async def scenario(gated):
+        gated.send(10)
+        assert await gated.runs() == 10
+        for level, urgent in ((20, False), (30, False), (40, True), (50, True)):
+            gated.send(level, urgent=urgent)
+            await gated.staged(len(gated.calls) - 1)
+        assert not any(call.done() for call in gated.calls.values())
+        gated.finish()
+        assert await gated.order(4) == [40, 50, 20, 30]
+        for level, call in gated.calls.items():
+            assert brief(await call) == [(round(level / 255, 2), ("thing",))]
+
+    play_gated(scenario)
+
+
+def test_batches_that_are_not_urgent_run_in_the_order_in_which_they_were_ready():
+    """First come, first served."""
+
+    async def scenario(gated):
+        gated.send(10)
+        assert await gated.runs() == 10
+        for number, level in enumerate((20, 30, 40), 1):
+            gated.send(level)
+            await gated.staged(number)
+        gated.finish()
+        assert await gated.order(3) == [20, 30, 40]
+
+    play_gated(scenario)
+
+
+def test_a_staged_batch_whose_router_has_gone_is_not_run():
+    """A cancelled call frees its turn; those behind it are answered."""
+
+    async def scenario(gated):
+        gated.send(10)
+        assert await gated.runs() == 10
+        for number, level in enumerate((20, 30), 1):
+            gated.send(level)
+            await gated.staged(number)
+        gated.calls[20].cancel()
+        await asyncio.gather(gated.calls[20], return_exceptions=True)
+        gated.finish()
+        assert await gated.order(1) == [30]
+        assert [call.cancelled() for call in gated.calls.values()] == [False, True, False]
+
+    play_gated(scenario)
+
+
+def test_a_running_batch_whose_router_has_gone_does_not_stop_the_next():
+    """Its answer is nobody's; the device is free for the others."""
+
+    async def scenario(gated):
+        gated.send(10)
+        assert await gated.runs() == 10
+        gated.send(20)
+        await gated.staged(1)
+        gated.calls[10].cancel()
+        await asyncio.gather(gated.calls[10], return_exceptions=True)
+        gated.finish()
+        assert await gated.order(1) == [20]
+        assert brief(await gated.calls[20]) == [(0.08, ("thing",))]
+
+    play_gated(scenario)
+
+
+def test_a_large_batch_is_placed_beside_the_running_one(bench):
+    """Above `INLINE_PLACING_PX` by a thread of its own: the answer is the same."""
+    assert HD.num_px * 2 > engine_replica.INLINE_PLACING_PX >= VGA.num_px
+    reply = bench.infer(
+        grey(51, (720, 1280)), grey(102, (720, 1280)), sizes_hw=[(720, 1280)] * 2, bucket="hd", canvas=HD
+    )
+    # The canvas is 16 px higher than the frame, and grey there.
+    assert [round(frame[0].scores[0].item(), 2) for frame in reply.frames] == [0.21, 0.4]
+
+
+WIDE_HW = (480, 1200)
+
+
+def wide_frame():
+    """A frame whose left and right halves, 600 px each, are of two brightnesses."""
+    return np.concatenate([grey(51, (480, 600)), grey(204, (480, 600))], axis=1)
+
+
+def test_a_tile_is_the_part_of_its_frame_that_its_window_says(bench):
+    """Two tiles of one frame and a whole one in a batch: each sees its own pixels, boxes are in px of the piece."""
+    frame = wide_frame()
+    reply = bench.infer(
+        frame, frame, grey(255), grey(0),
+        sizes_hw=[WIDE_HW, WIDE_HW, VGA_HW, VGA_HW],
+        windows=[Window(0, 0, 480, 600), Window(0, 600, 480, 600), None, None],
+    )  # fmt: skip
+    scores = [frame[0].scores[0].item() for frame in reply.frames]
+    fill = 114 * 40 / 640  # the windows are 600 px wide, the canvas 640: the rest is filled
+    assert scores == pytest.approx([(51 * 600 / 640 + fill) / 255, (204 * 600 / 640 + fill) / 255, 1.0, 0.0], abs=1e-3)
+    # The fake engine's box is the middle of the canvas, 160 to 480 px; the piece begins at 20.
+    assert [frame[0].boxes_xyxy.tolist() for frame in reply.frames] == [
+        [[140, 120, 460, 360]], [[140, 120, 460, 360]], [[160, 120, 480, 360]], [[160, 120, 480, 360]]
+    ]  # fmt: skip
+
+
+def test_a_lost_frame_fails_each_of_its_tiles_and_no_other(bench):
+    """The announced size is the frame's, not the window's."""
+    lost = ObjectLostError("ab" * 28, None, "")
+    windows = [Window(0, 0, 480, 600), None]
+    reply = bench.infer(lost, grey(102), sizes_hw=[WIDE_HW, VGA_HW], windows=windows)
+    assert brief(reply) == [FrameLostError, (0.4, ("thing",))]
+
+    reply = bench.infer(wide_frame(), grey(102), sizes_hw=[(480, 600), VGA_HW], windows=windows)
+    assert brief(reply) == [InvalidFrameError, (0.4, ("thing",))]
+    assert "got 480×1200 px, announced were 480×600 px" in str(reply.frames[0])
+
+
+def test_every_warmed_shape_is_timed_once_and_reported(monkeypatch):
+    """What the router's latency model begins with: seconds of a batch on the warm engine, and nothing else."""
+    clock = Clock()
+    monkeypatch.setattr(engine_replica, "time", clock)
+    latency_s = {WarmShape(VGA, 1): 0.5, WarmShape(VGA, 2): 0.75, WarmShape(HD, 1): 2.0}
+
+    class SlowToWarm(FakeEngine):
+        def warm(self, shapes):
+            clock.pass_s(30.0)
+            super().warm(shapes)
+
+    buckets = (Bucket("vga", "full", "near", (VGA,), (1, 2)), Bucket("hd", "full", "near", (HD,), (1,)))
+    plan = sample_plan(pools=(Pool("near"),), buckets=buckets)
+    replica = EngineReplica(plan, "near", lambda *_: SlowToWarm(latency_s, clock.pass_s))
+    report, _ = asyncio.run(replica.report())
+
+    assert report.latencies == (
+        ("vga", WarmShape(VGA, 1), 0.5), ("vga", WarmShape(VGA, 2), 0.75), ("hd", WarmShape(HD, 1), 2.0)
+    )  # fmt: skip
+    assert (report.warm_s, report.num_batches) == (63.25, 0)
+
+
+def test_the_stages_of_a_batch_are_told_apart(monkeypatch):
+    """On a clock that passes in the engine only: that time is the device's, and nobody else's."""
+    clock = Clock()
+    buckets = (Bucket("vga", "full", "near", (VGA,), (1,)),)
+    plan = sample_plan(pools=(Pool("near"),), buckets=buckets)
+    replica = EngineReplica(plan, "near", lambda *_: FakeEngine({WarmShape(VGA, 1): 0.5}, clock.pass_s))
+    monkeypatch.setattr(engine_replica, "time", clock)
+
+    async def call():
+        return await replica.infer(request_for(1), refs_to(grey(51)))
+
+    reply = asyncio.run(call())
+    stages_s = (reply.fetch_s, reply.preprocess_s, reply.staged_s, reply.infer_s, reply.postprocess_s)
+    assert stages_s == (0.0, 0.0, 0.0, 0.5, 0.0)
+
+
 def test_a_batch_of_lost_frames_only_never_reaches_the_engine(bench):
     """Other cameras' frames must not wait behind the inference of grey."""
     reply = bench.infer("no array", ObjectLostError("ref", None, "site"))
@@ -270,12 +526,13 @@ def test_a_batch_of_lost_frames_only_never_reaches_the_engine(bench):
 
 
 def test_a_replica_reports_itself(bench):
-    """Its name and machine, what it has done, and its device's memory."""
+    """Its name and machine, what it has done, its device's memory, and its actor for direct calls."""
     bench.infer(grey(51))
     bench.infer("no array")
 
-    report = asyncio.run(bench.replica.report())
+    report, actor = asyncio.run(bench.replica.report())
 
+    assert actor is ACTOR
     assert report == ReplicaReport(
         replica="near-actor012",
         node="node0123",
@@ -283,8 +540,14 @@ def test_a_replica_reports_itself(bench):
         warm_s=report.warm_s,
         used_bytes=7,
         total_bytes=70,
+        latencies=report.latencies,
     )
     assert report.warm_s >= 0
+    assert [entry[:2] for entry in report.latencies] == [
+        *(("vga", WarmShape(canvas, batch)) for canvas in (VGA, PORTRAIT) for batch in (1, 2, 4)),
+        *(("hd", WarmShape(HD, batch)) for batch in (1, 2)),
+    ]
+    assert min(seconds for *_, seconds in report.latencies) >= 0
 
 
 def test_every_engine_of_the_pool_is_warm_when_the_replica_is_ready():

@@ -1,0 +1,195 @@
+"""Counting replicas by asking them: who is ready, by which line, and who has gone. Starts no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from ray.exceptions import RayActorError
+from router_world import PATIENCE_S, FakePool, report
+
+from serve_app import replica_watch
+from serve_app.direct_calls import ReplicaLine
+from serve_app.replica_watch import ReplicaWatch
+
+pytestmark = pytest.mark.usefixtures("driven_by_hand")
+
+
+class Watched:
+    """A watch over two fake pools, and what it told."""
+
+    def __init__(self):
+        self.pools = {"near": FakePool(), "far": FakePool()}
+        self.told: list[tuple[str, list[str]]] = []
+        self.watch = ReplicaWatch(self.pools, self._tell)
+
+    def _tell(self, pool, reports):
+        self.told.append((pool, [each.replica for each in reports]))
+
+    async def round(self, answers, pool="near") -> list[str]:
+        """One round of reports of a pool; who is ready after it."""
+        self.pools[pool].say(answers)
+        await self.settle()
+        return self.names(pool)
+
+    async def settle(self) -> None:
+        """Let the watchers run until they wait for reports."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def names(self, pool="near") -> list[str]:
+        """Who is ready."""
+        return [each.replica for each in self.watch.reports(pool)]
+
+
+def play(scenario) -> None:
+    """Run a scenario with a watch that has begun, and end its watchers, which must all still be there."""
+
+    async def main():
+        watched = Watched()
+        watched.watch.start()
+        await asyncio.wait_for(scenario(watched), PATIENCE_S)
+        watchers = watched.watch._tasks
+        assert [task.done() for task in watchers] == [False, False], "a watcher has died"
+        for task in watchers:
+            task.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_replicas_that_report_are_ready_by_name():
+    """In alphabetical order, told every round, each pool for itself."""
+
+    async def scenario(watched):
+        assert await watched.round([report("b"), report("a")]) == ["a", "b"]
+        assert await watched.round([report("c")], "far") == ["c"]
+        assert await watched.round([report("a")]) == ["a"]
+        assert watched.told == [("near", ["a", "b"]), ("far", ["c"]), ("near", ["a"])]
+
+    play(scenario)
+
+
+def test_starting_again_begins_nothing_new():
+    """The router starts it with every call."""
+
+    async def scenario(watched):
+        before = list(watched.watch._tasks)
+        watched.watch.start()
+        assert watched.watch._tasks == before
+
+    play(scenario)
+
+
+def test_a_line_is_kept_as_long_as_its_replica_reports():
+    """Each report brings the actor's handle anew; the open line, with its pickled metadata, goes on."""
+
+    async def scenario(watched):
+        await watched.round([report("a"), report("b")])
+        line_a, line_b = (watched.watch.line("near", name) for name in "ab")
+        assert isinstance(line_a, ReplicaLine)
+        assert line_a is not line_b
+        await watched.round([report("a"), report("b")])
+        assert watched.watch.line("near", "a") is line_a
+        await watched.round([report("b")])
+        assert watched.watch.line("near", "a") is None
+        assert watched.watch.line("near", "b") is line_b
+        assert watched.watch.line("far", "b") is None
+
+    play(scenario)
+
+
+def test_a_line_leads_to_its_replica():
+    """Not to any other of the pool."""
+
+    async def scenario(watched):
+        await watched.round([report("a"), report("b")])
+        watched.watch.line("near", "b").call("infer", "request", [])
+        call = await watched.pools["near"].next_call()
+        assert (call.replica, call.request) == ("b", "request")
+
+    play(scenario)
+
+
+def test_a_dead_replica_counts_no_more_until_it_reports_again():
+    """It is told at once; the others stay."""
+
+    async def scenario(watched):
+        await watched.round([report("a"), report("b")])
+        watched.watch.died("near", "a")
+        assert (watched.names(), watched.told[-1]) == (["b"], ("near", ["b"]))
+        watched.watch.died("near", "never seen")
+        assert watched.names() == ["b"]
+        assert await watched.round([report("a"), report("b")]) == ["a", "b"]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [[RayActorError(), report("b")], [None, report("b")], ["odd", report("b")]],
+    ids=["dead", "none", "odd"],
+)
+def test_answers_that_are_no_reports_count_for_nothing(answers):
+    """Broadcasts bring errors as values."""
+
+    async def scenario(watched):
+        assert await watched.round(answers) == ["b"]
+
+    play(scenario)
+
+
+def test_a_round_without_an_answer_in_time_changes_nothing(caplog):
+    """One silent replica fails the whole round: it says nothing of those that were counted before."""
+
+    async def scenario(watched):
+        await watched.round([report("a")])
+        line = watched.watch.line("near", "a")
+        assert await watched.round(TimeoutError("Timed out")) == ["a"]
+        assert await watched.round(asyncio.TimeoutError()) == ["a"]
+        assert watched.watch.line("near", "a") is line
+
+    with caplog.at_level(logging.WARNING):
+        play(scenario)
+    assert caplog.messages == ["pool near: a replica did not report in 5 s"] * 2
+
+
+def test_a_pool_that_cannot_be_asked_has_no_replica_and_says_so_once(caplog):
+    """Serve raises before the first replica is up; only losing those there were is news."""
+
+    async def scenario(watched):
+        assert await watched.round(RuntimeError("no replica")) == []
+        assert await watched.round([report("a")]) == ["a"]
+        assert await watched.round(RuntimeError("all gone")) == []
+        assert await watched.round(RuntimeError("still gone")) == []
+        assert await watched.round([report("a")]) == ["a"]
+
+    with caplog.at_level(logging.WARNING):
+        play(scenario)
+    assert caplog.messages == ["pool near: no replica (all gone)"]
+
+
+def test_who_waits_for_the_first_count_waits_for_every_pool():
+    """And once counted, never again."""
+
+    async def scenario(watched):
+        waiting = asyncio.create_task(watched.watch.counted())
+        await watched.round([report("a")])
+        assert not waiting.done()
+        await watched.round(RuntimeError("none"), "far")
+        await waiting
+        await watched.watch.counted()
+
+    play(scenario)
+
+
+def test_a_pool_that_never_answers_does_not_hold_up_the_count_for_ever(monkeypatch):
+    """After the time of one round what is known is told."""
+    monkeypatch.setattr(replica_watch, "REPORT_TIMEOUT_S", 0.01)
+
+    async def scenario(watched):
+        await watched.watch.counted()
+        assert watched.told == []
+
+    play(scenario)
