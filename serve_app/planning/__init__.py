@@ -1,0 +1,1 @@
+"""From traffic to plans: which canvases, engines, batches and replicas serve it with the least device time."""

@@ -1,0 +1,265 @@
+"""Traffic from files: frame logs, CSV histograms, YAML camera lists. Every error names the file and the line."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from serve_app.errors import InvalidPlanError
+from serve_app.frames import MAX_SLO_S, Priority
+from serve_app.planning.traffic import SizeHw, SizeRate, Traffic, merged
+
+# The plan's own bounds, which only a slip of the pen passes.
+MAX_SIDE_PX = 16_384
+MAX_CAMERAS = 100_000
+MAX_RATE_HZ = 1e6
+# A router writes a record when a frame ends; frames of one batch end together, and are written one after the other.
+MAX_BACKWARDS_S = 1.0
+
+LOG_SUFFIXES = (".jsonl", ".log", ".ndjson")
+YAML_SUFFIXES = (".yaml", ".yml")
+CSV_COLUMNS = ("height", "width", "rate_hz", "priority", "slo_s", "camera")
+NEEDED_COLUMNS = CSV_COLUMNS[:3]
+CAMERA_KEYS = ("name", "size", "fps", "count", "priority", "slo_s")
+
+_Key = tuple[SizeHw, Priority, "float | None", str]
+
+
+def load_traffic(path: Path) -> Traffic:
+    """Read the traffic of one file: `.jsonl` a frame log, `.csv` a histogram, `.yaml` a list of cameras.
+
+    Raises:
+        InvalidPlanError: not there, of another kind, damaged, or with a value that is not allowed.
+    """
+    readers = dict.fromkeys(LOG_SUFFIXES, _from_log) | dict.fromkeys(YAML_SUFFIXES, _from_yaml) | {".csv": _from_csv}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InvalidPlanError(f"traffic {path}: got suffix {path.suffix!r}, allowed are {', '.join(sorted(readers))}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as err:
+        raise InvalidPlanError(
+            f"traffic {path}: {(err.strerror or str(err)).lower()}; give a frame log, a CSV or a YAML of cameras"
+        ) from err
+    except ValueError as err:
+        raise InvalidPlanError(f"traffic {path}: got bytes that are no text, allowed is UTF-8") from err
+    return merged(reader(path, text))
+
+
+def save_traffic(path: Path, traffic: Traffic) -> None:
+    """Write traffic as a CSV that `load_traffic` reads."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for entry in traffic:
+        slo_s = "" if entry.slo_s is None else repr(entry.slo_s)
+        writer.writerow([*entry.size_hw, repr(entry.rate_hz), entry.priority.value, slo_s, entry.camera or ""])
+    path.write_text(out.getvalue(), encoding="utf-8")
+
+
+def _from_csv(path: Path, text: str) -> Iterator[SizeRate]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="more", skipinitialspace=True, strict=True)
+    try:
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        missing = [name for name in NEEDED_COLUMNS if name not in columns]
+        if missing:
+            raise InvalidPlanError(
+                f"traffic {path} line 1: got columns {', '.join(columns) or 'none'}, needed are "
+                f"{', '.join(NEEDED_COLUMNS)}; name the columns in the first line"
+            )
+        _check_keys(f"traffic {path} line 1", columns, CSV_COLUMNS)
+        for row in reader:
+            where = f"traffic {path} line {reader.line_num}"
+            if "more" in row or None in row.values():
+                raise InvalidPlanError(f"{where}: got a number of values other than the {len(columns)} columns allowed")
+            values = {name: value.strip() for name, value in row.items()}
+            yield SizeRate(
+                (_side(where, "height", values["height"]), _side(where, "width", values["width"])),
+                _rate(where, "rate_hz", values["rate_hz"]),
+                _priority(where, values.get("priority") or Priority.NORMAL.value),
+                _slo(where, values.get("slo_s") or None),
+                values.get("camera") or None,
+            )
+    except csv.Error as err:
+        raise InvalidPlanError(f"traffic {path} line {reader.line_num + 1}: is no CSV ({err})") from err
+
+
+def _from_yaml(path: Path, text: str) -> Iterator[SizeRate]:
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        items = _camera_nodes(path, loader, root)
+        cameras = [(item.start_mark.line + 1, loader.construct_object(item, deep=True)) for item in items]
+    except (yaml.YAMLError, ValueError) as err:
+        raise InvalidPlanError(f"traffic {path}: is no YAML ({' '.join(str(err).split())[:200]})") from err
+    for line, camera in cameras:
+        where = f"traffic {path} line {line}"
+        if not isinstance(camera, dict):
+            raise InvalidPlanError(
+                f"{where}: got {camera!r:.80}, allowed is a camera such as {{size: [720, 1280], fps: 5}}"
+            )
+        _check_keys(where, [str(key) for key in camera], CAMERA_KEYS)
+        missing = [key for key in ("size", "fps") if key not in camera]
+        if missing:
+            raise InvalidPlanError(
+                f"{where}: {' and '.join(missing)} missing; a camera needs size [height, width] and fps"
+            )
+        size = camera["size"]
+        if not isinstance(size, list) or len(size) != 2:
+            _refuse(where, "size", size, "[height, width] in px, such as [720, 1280]")
+        num_cameras = _whole(where, "count", camera.get("count", 1), MAX_CAMERAS, "cameras of this kind")
+        yield SizeRate(
+            (_side(where, "height", size[0]), _side(where, "width", size[1])),
+            _rate(where, "fps", camera["fps"]) * num_cameras,
+            _priority(where, camera.get("priority", Priority.NORMAL.value)),
+            _slo(where, camera.get("slo_s")),
+            str(camera["name"]) if camera.get("name") is not None else None,
+        )
+
+
+def _camera_nodes(path: Path, loader: yaml.SafeLoader, root: yaml.Node | None) -> list[yaml.Node]:
+    """The nodes of the list below `cameras`."""
+    if not isinstance(root, yaml.MappingNode):
+        raise InvalidPlanError(f"traffic {path}: got no mapping, allowed is one with the key 'cameras'")
+    sections = {str(loader.construct_object(key)): value for key, value in root.value}
+    _check_keys(f"traffic {path} line {root.start_mark.line + 1}", list(sections), ("cameras",))
+    cameras = sections.get("cameras")
+    if not isinstance(cameras, yaml.SequenceNode) or not cameras.value:
+        raise InvalidPlanError(f"traffic {path}: cameras: got none, allowed is a list of one or more")
+    return list(cameras.value)
+
+
+def _from_log(path: Path, text: str) -> Iterator[SizeRate]:
+    """Rates are counts over the time between first and last arrival, of all frames that a service could have taken."""
+    counts: Counter[_Key] = Counter()
+    first_s, last_s, ended_s = math.inf, -math.inf, -math.inf
+    # A camera's name may hold what `splitlines` takes for a line break.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"traffic {path} line {number}"
+        record = _record(where, line)
+        key = _key(where, record)
+        if key is None:
+            continue
+        counts[key] += 1
+        at_s = _number(where, "at_s", record.get("at_s"), "seconds on the router's clock, which frame logs carry")
+        first_s, last_s = min(first_s, at_s), max(last_s, at_s)
+        if record.get("outcome") == "finished":
+            now_s = at_s + _number(where, "total_ms", record.get("total_ms"), "milliseconds") / 1000
+            if now_s < ended_s - MAX_BACKWARDS_S:
+                raise InvalidPlanError(
+                    f"{where}: out of order: got a frame that ended at {now_s:.3f} s after one at {ended_s:.3f} s, "
+                    "allowed is the log of one router as it wrote it; give each router's log as a file of its own, "
+                    "and begin a new one when the machine was restarted"
+                )
+            ended_s = max(ended_s, now_s)
+    if not counts:
+        raise InvalidPlanError(f"traffic {path}: got no frames, allowed is a log with two or more")
+    if not last_s > first_s:
+        raise InvalidPlanError(
+            f"traffic {path}: got frames of one moment, a rate needs two that arrived at different times"
+        )
+    for (size_hw, priority, slo_s, camera), count in counts.items():
+        yield SizeRate(size_hw, count / (last_s - first_s), priority, slo_s, camera)
+
+
+def _record(where: str, line: str) -> dict[str, object]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        _refuse(where, "record", line, "one JSON object a line, as the frame log has it; remove the damaged line")
+    return record
+
+
+def _key(where: str, record: Mapping[str, object]) -> _Key | None:
+    """What a record counts for; None for a frame that was refused for what its client said of it."""
+    try:
+        size = record.get("source_hw")
+        if not isinstance(size, list) or len(size) != 2:
+            _refuse(where, "source_hw", size, "[height, width] in px")
+        size_hw = (_side(where, "source_hw height", size[0]), _side(where, "source_hw width", size[1]))
+        priority, slo_s = _priority(where, record.get("priority")), _slo(where, record.get("slo_s"))
+        # Clients that pass on what is left of a deadline name another one with each frame; two digits tell them apart.
+        slo_s = None if slo_s is None else float(f"{slo_s:.2g}")
+    except InvalidPlanError:
+        # The log repeats what a client said, whatever that was; a frame for which there was no room counts.
+        if record.get("outcome") == "rejected":
+            return None
+        raise
+    return size_hw, priority, slo_s, str(record.get("camera"))
+
+
+def _refuse(where: str, what: str, got: object, allowed: str) -> NoReturn:
+    raise InvalidPlanError(f"{where}: {what}: got {got!r:.80}, allowed is {allowed}")
+
+
+def _check_keys(where: str, keys: Sequence[str], known: Sequence[str]) -> None:
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            cure = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
+            raise InvalidPlanError(f"{where}: unknown key {key!r}; {cure}")
+        if list(keys).count(key) > 1:
+            raise InvalidPlanError(f"{where}: got {key!r} more than once, allowed is once")
+
+
+def _number(where: str, what: str, value: object, allowed: str) -> float:
+    """A finite number; text is read, as CSV has nothing else, but a switch is none."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        _refuse(where, what, value, f"a number of {allowed}")
+    return number
+
+
+def _whole(where: str, what: str, value: object, most: int, unit: str) -> int:
+    number = _number(where, what, value, unit)
+    if number != int(number) or not 1 <= number <= most:
+        _refuse(where, what, value, f"a whole number of {unit} from 1 to {most}")
+    return int(number)
+
+
+def _side(where: str, what: str, value: object) -> int:
+    return _whole(where, what, value, MAX_SIDE_PX, "px")
+
+
+def _rate(where: str, what: str, value: object) -> float:
+    number = _number(where, what, value, "frames a second")
+    if not 0 < number <= MAX_RATE_HZ:
+        _refuse(
+            where, what, value, f"a number of frames a second above 0, at most {MAX_RATE_HZ:g}; leave out what is off"
+        )
+    return number
+
+
+def _priority(where: str, value: object) -> Priority:
+    try:
+        return Priority(value)
+    except ValueError:
+        _refuse(where, "priority", value, " or ".join(repr(priority.value) for priority in Priority))
+
+
+def _slo(where: str, value: object) -> float | None:
+    if value is None:
+        return None
+    number = _number(where, "slo_s", value, "seconds")
+    if not 0 < number <= MAX_SLO_S:
+        _refuse(
+            where, "slo_s", value, f"a number of seconds above 0, at most {MAX_SLO_S:g}; leave it out for the default"
+        )
+    return number
