@@ -1,0 +1,84 @@
+"""A replica of the simulation: one device that runs a batch at a time, and what a batch really takes there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from engines.spec import CanvasShape
+from serve_app.batching import Batch
+from serve_app.device_turns import DeviceTurns
+from serve_app.latency import LatencyModel
+
+# `LatencyModel` counts a spread as the mean distance from the mean, of which a normal distribution's sigma is so many.
+SIGMAS_PER_SPREAD = math.sqrt(math.pi / 2)
+# No batch takes less than this share of its mean: the work itself does not scatter, only what disturbs it.
+MIN_RUN_FRACTION = 0.5
+
+# Draws from a normal distribution of this mean and sigma, such as `random.Random(seed).gauss`.
+Gauss = Callable[[float, float], float]
+
+
+class Job:
+    """A batch on its way.
+
+    Attributes:
+        batch: the batch.
+        replica: where it was sent.
+        row: its place in the record.
+        run_s: what it takes; known when it starts.
+        has_run: whether only its answer is on the way.
+        is_lost: whether its replica died before it had run.
+    """
+
+    __slots__ = ("batch", "has_run", "is_lost", "replica", "row", "run_s")
+
+    def __init__(self, batch: Batch, replica: SimulatedReplica, row: int) -> None:
+        self.batch = batch
+        self.replica = replica
+        self.row = row
+        self.run_s = 0.0
+        self.has_run = False
+        self.is_lost = not replica.is_alive
+
+
+class SimulatedReplica:
+    """One replica.
+
+    Attributes:
+        name, pool: as the scheduler knows it.
+        is_alive: whether it works, whatever the router knows.
+        turns: batches that are ready for the device, in the order in which the real replica takes them.
+        running: the batch on the device.
+        jobs: all batches that were sent and not answered, by id.
+    """
+
+    __slots__ = ("is_alive", "jobs", "name", "pool", "running", "turns")
+
+    def __init__(self, name: str, pool: str, max_starve_s: float) -> None:
+        self.name = name
+        self.pool = pool
+        self.is_alive = True
+        self.turns: DeviceTurns[Job] = DeviceTurns(max_starve_s)
+        self.running: Job | None = None
+        self.jobs: dict[int, Job] = {}
+
+
+class DeviceTimes:
+    """Draws what a batch really takes."""
+
+    def __init__(self, truth: LatencyModel, gauss: Gauss) -> None:
+        """Take means and spreads, and where lots come from; a spread of 0 draws none."""
+        self._truth = truth
+        self._gauss = gauss
+        self._known: dict[tuple[str, CanvasShape, int], tuple[float, float]] = {}
+
+    def draw_s(self, batch: Batch) -> float:
+        """Normal around the mean, at least `MIN_RUN_FRACTION` of it."""
+        key = (batch.model, batch.canvas, len(batch.pieces))
+        known = self._known.get(key)
+        if known is None:
+            known = self._truth.predict_s(*key), SIGMAS_PER_SPREAD * self._truth.spread_s(*key)
+            self._known[key] = known
+        mean_s, sigma_s = known
+        return max(MIN_RUN_FRACTION * mean_s, self._gauss(mean_s, sigma_s)) if sigma_s else mean_s
