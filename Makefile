@@ -1,24 +1,26 @@
 # Framelane. Each target makes the environment that it needs: Python 3.10 or newer and a network are enough.
-#   make demo          watch a fleet being served          make test         all tests that need no extra
-#   make check         ruff, formatting, mypy              make test-export  tests of the export extra (torch)
-#   make bench         throughput against the bare engine
+#   make demo      watch a fleet being served           make test            all tests that need no extra
+#   make check     ruff, formatting, mypy               make test-export     tests of the export extra (torch)
+#   make bench     throughput against the bare engine   make bench-overload  0.5 to 2.5 times the capacity
+#   make recall    recall by size of defect             make recall-4k       4K frames whole, shrunk and tiled
+#   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
 PYTHON ?= python3
 VENV := .venv
 EXPORT_VENV := .venv-export
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench test-export recall clean
+.PHONY: help demo test check bench bench-overload bench-scheduler test-export recall recall-4k clean
 
 help: ## Show the targets
-	@sed -n '2,4p' Makefile | sed 's/^#  *//'
+	@sed -n '2,6p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "error: $$($(PYTHON) --version) is too old, Python 3.10 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
 	@echo "making $(VENV): installing Ray, ONNX Runtime and OpenCV takes a minute or two"
 	@$(PYTHON) -m venv $(VENV) || { echo "error: no venv module; on Debian: apt-get install python3-venv"; exit 1; }
-	@$(VENV)/bin/python $(PIP_INSTALL) --editable .
+	@$(VENV)/bin/python $(PIP_INSTALL) --editable .[plots]
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
@@ -45,8 +47,19 @@ check: $(VENV)/dev.stamp ## Lint, formatting, types
 bench: $(VENV)/run.stamp ## Throughput of the whole path against the bare engine
 	$(VENV)/bin/python bench/throughput.py
 
+bench-overload: $(VENV)/run.stamp ## Critical and normal frames at 0.5 to 2.5 times the capacity, beside plain Ray Serve
+	$(VENV)/bin/python bench/overload.py
+
+bench-scheduler: $(VENV)/run.stamp ## What a decision costs, the simulator's speed, batches of interleaved sizes
+	$(VENV)/bin/python bench/scheduler_cost.py
+	$(VENV)/bin/python bench/simulator_speed.py
+	$(VENV)/bin/python bench/interleaved.py
+
 recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and canvas
 	$(VENV)/bin/python examples/inspection/recall.py
+
+recall-4k: $(VENV)/run.stamp ## Recall of small defects on 4K frames: whole, shrunk, tiled
+	$(VENV)/bin/python examples/inspection/recall_4k.py
 
 test-export: $(EXPORT_VENV)/stamp ## Tests of the export extra, against ultralytics itself
 	$(EXPORT_VENV)/bin/python -m pytest tests/export
