@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from engines.detections import Detections
 from engines.spec import CanvasShape
 from serve_app.camera_summary import CameraSummary
+from serve_app.errors import FrameSupersededError
 from serve_app.results import FrameResult
 from serve_app.verdicts import Outcome
 
@@ -44,3 +47,19 @@ def test_sizes_canvases_padding_and_outcomes_are_counted():
     summary.num_skipped = 1
     assert not summary.all_answered
     assert (summary.sizes, summary.canvases) == ({(480, 640): 2}, {CanvasShape(480, 640): 2})
+
+
+def test_every_way_to_end_is_counted_and_the_first_reason_kept():
+    """A superseded or refused frame has no latency and no padding: the figures are those of finished ones."""
+    summary = CameraSummary("gate", "normal")
+    ends = [outcome for outcome in Outcome if outcome is not Outcome.FINISHED]
+    for outcome in ends:
+        ended = result(outcome, padding_fraction=0.5)
+        summary.add(dataclasses.replace(ended, error=FrameSupersededError(outcome.value), canvas=None), 9.0)
+    summary.add(result(padding_fraction=0.1), 0.25)
+
+    assert summary.outcomes == dict.fromkeys([*ends, Outcome.FINISHED], 1)
+    assert (summary.num_frames, summary.all_answered) == (len(Outcome), False)
+    assert (summary.first_error, summary.latencies_s) == (ends[0].value, [0.25])
+    assert summary.padding_fraction == pytest.approx(0.1)
+    assert summary.canvases == {CanvasShape(480, 640): 1}

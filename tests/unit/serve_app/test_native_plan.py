@@ -12,8 +12,8 @@ def test_every_size_gets_its_own_canvas_once():
     assert [bucket.canvases for bucket in plan.buckets] == [
         (CanvasShape(480, 640),), (CanvasShape(640, 480),), (CanvasShape(1088, 1920),),
     ]  # fmt: skip
-    assert plan.canvas_for("any", (480, 640)).canvas == (480, 640)
-    assert plan.canvas_for("any", (640, 480)).canvas == (640, 480)
+    assert plan.canvas_for(plan.default_model, (480, 640)).canvas == (480, 640)
+    assert plan.canvas_for(plan.default_model, (640, 480)).canvas == (640, 480)
 
 
 def test_large_canvases_are_not_batched():

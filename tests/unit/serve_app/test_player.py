@@ -10,11 +10,17 @@ import pytest
 
 from engines.detections import Detections
 from engines.spec import CanvasShape
-from serve_app.errors import FrameExpiredError, ServiceUnavailableError
+from serve_app.errors import FrameExpiredError, FrameSupersededError, ServiceUnavailableError
 from serve_app.player import PACED_IN_FLIGHT, UNPACED_IN_FLIGHT, UNPACED_SLO_S, Feed, play
 from serve_app.results import FrameResult
 from serve_app.sources import ScrollingSource, SourceError
 from serve_app.verdicts import Outcome
+
+OUTCOMES = {
+    type(None): Outcome.FINISHED,
+    FrameExpiredError: Outcome.EXPIRED,
+    FrameSupersededError: Outcome.SUPERSEDED,
+}
 
 
 class FakeClient:
@@ -37,7 +43,7 @@ class FakeClient:
             self.in_flight -= 1
         if isinstance(self.error, ServiceUnavailableError):
             raise self.error
-        outcome = Outcome.FINISHED if self.error is None else Outcome.EXPIRED
+        outcome = OUTCOMES[type(self.error)]
         return FrameResult(
             str(len(self.calls)), camera, image_hwc.shape[:2], priority, outcome, Detections.none(),
             error=self.error, canvas=CanvasShape(64, 64),
@@ -143,8 +149,12 @@ def test_a_source_that_cannot_be_opened_stops_no_other():
 
 @pytest.mark.parametrize(
     ("error", "outcomes", "num_unsent"),
-    [(FrameExpiredError("too late"), {Outcome.EXPIRED: 2}, 0), (ServiceUnavailableError("gone"), {}, 2)],
-    ids=["expired", "service gone"],
+    [
+        (FrameExpiredError("too late"), {Outcome.EXPIRED: 2}, 0),
+        (FrameSupersededError("a newer one came"), {Outcome.SUPERSEDED: 2}, 0),
+        (ServiceUnavailableError("gone"), {}, 2),
+    ],
+    ids=["expired", "superseded", "service gone"],
 )
 def test_frames_that_do_not_finish_are_counted_by_how_they_ended(error, outcomes, num_unsent):
     """And the first reason is kept."""
