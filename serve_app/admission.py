@@ -15,6 +15,8 @@ from serve_app.verdicts import Verdict, VerdictKind
 # Predictions are means, and a frame that is begun so that it would be done just in time is late every other time. So
 # much more than predicted its own time may be, and the wait for what is ahead of it.
 MARGIN_FRACTION = 0.25
+# A critical frame takes a cheaper route while there is still time for what was not foreseen.
+CRITICAL_MARGIN_FRACTION = 0.5
 # Tiles of one frame pass others on their way: they are begun earlier than their bare sum asks.
 DEFERRED_MARGIN = 1.5
 # No sooner is it worth to ask again.
@@ -31,7 +33,8 @@ class Admission:
     Algorithm: of the frame's routes, dearest first, the first that pressure allows and whose predicted finish (work
     ahead of it on the pool's replicas, its own time, the call around it) lies before the deadline. If none does: a
     critical frame takes the cheapest; a normal one is rejected with the time by which it would be late, unless it would
-    be late on an idle pool as well, which no waiting mends: then it is admitted on the cheapest.
+    be late on an idle pool as well, which no waiting mends: then it is admitted on the cheapest. Before any is rejected
+    the pool goes down the ladder, if then there is room: what waits is moved when its batch is formed.
     """
 
     def __init__(self, plan: Plan, pools: Mapping[str, PoolQueue]) -> None:
@@ -56,15 +59,28 @@ class Admission:
                 wait_s, late_s = self._late_s(frame, route)
                 if late_s <= 0:
                     return self._admitted(routes, index), index
-        if is_critical:
+        if is_critical or (shed is None and last > 0 and self._fits_if_degraded(frame, routes[last])):
             return self._admitted(routes, last), last
+        if shed is None and self.begin_by_s(frame, routes[last]) < frame.arrived_s:
+            return (TOO_SHORT if last == 0 else self._admitted(routes, last)), last
+        return self._rejected(frame, shed, wait_s, late_s), last
+
+    @staticmethod
+    def _rejected(frame: Frame, shed: str | None, wait_s: float, late_s: float) -> Verdict:
         if shed is not None:
             reason = f"the memory of pool {shed} is nearly full: critical frames only"
-            return Verdict(VerdictKind.REJECT, reason, frame.deadline_s - frame.arrived_s), last
-        if self.begin_by_s(frame, routes[last]) < frame.arrived_s:
-            return (TOO_SHORT if last == 0 else self._admitted(routes, last)), last
-        wait = f"predicted to finish {late_s:.3f} s after its deadline, {wait_s:.3f} s of work is ahead of it"
-        return Verdict(VerdictKind.REJECT, wait, max(MIN_RETRY_S, late_s)), last
+            return Verdict(VerdictKind.REJECT, reason, frame.deadline_s - frame.arrived_s)
+        reason = f"predicted to finish {late_s:.3f} s after its deadline, {wait_s:.3f} s of work is ahead of it"
+        return Verdict(VerdictKind.REJECT, reason, max(MIN_RETRY_S, late_s))
+
+    def _fits_if_degraded(self, frame: Frame, cheapest: Route) -> bool:
+        """Whether a frame is in time after all if everybody goes down the ladder; then the pool does so."""
+        pool, now_s = self._pools[cheapest.pool], frame.arrived_s
+        finish_s = pool.wait_if_degraded_s(now_s) + cheapest.own_s + pool.around_s
+        if finish_s * (1 + MARGIN_FRACTION) > frame.deadline_s - now_s:
+            return False
+        pool.pressure.goes_down(now_s)
+        return True
 
     def _late_s(self, frame: Frame, route: Route) -> tuple[float, float]:
         """The predicted wait on a route, and by how much the frame would be late there; at most 0: in time."""
@@ -72,7 +88,7 @@ class Admission:
         own_s, left_s = route.own_s + pool.around_s, frame.deadline_s - now_s
         if frame.priority is Priority.CRITICAL:
             wait_s = pool.wait_for_critical_s(now_s)
-            return wait_s, (wait_s + own_s) * (1 + MARGIN_FRACTION) - left_s
+            return wait_s, (wait_s + own_s) * (1 + CRITICAL_MARGIN_FRACTION) - left_s
         wait_s = pool.wait_at_most_s(now_s)
         if (wait_s + own_s) * (1 + MARGIN_FRACTION) > left_s:
             # Behind all that waits it would be late; behind what is due before it perhaps not.
@@ -81,7 +97,7 @@ class Admission:
 
     def safe_s(self, route: Route) -> float:
         """Begun so long before its deadline, a frame is hardly ever late: its own time, the call, and the margin."""
-        return (1 + MARGIN_FRACTION) * (route.own_s + self._pools[route.pool].around_s)
+        return (1 + MARGIN_FRACTION) * self._own_s(route)
 
     def due_s(self, frame: Frame, route: Route) -> float:
         """A frame's place in its lane: its deadline, less its own time for those that are not critical.
@@ -97,8 +113,22 @@ class Admission:
         return min(max(begin_s, frame.arrived_s), frame.arrived_s + self._max_defer_s)
 
     def begin_by_s(self, frame: Frame, route: Route) -> float:
-        """After this the route can hardly make the deadline."""
-        return frame.deadline_s - self.safe_s(route)
+        """After this a cheaper route is safer."""
+        margin = CRITICAL_MARGIN_FRACTION if frame.priority is Priority.CRITICAL else MARGIN_FRACTION
+        return frame.deadline_s - (1 + margin) * self._own_s(route)
+
+    def last_start_s(self, frame: Frame, cheapest: Route) -> float:
+        """After this no route makes the deadline; the deadline itself for a frame that never could.
+
+        A critical frame is given up only when it would be late for certain.
+        """
+        margin = 0.0 if frame.priority is Priority.CRITICAL else MARGIN_FRACTION
+        start_s = frame.deadline_s - (1 + margin) * self._own_s(cheapest)
+        return start_s if start_s > frame.arrived_s else frame.deadline_s
+
+    def _own_s(self, route: Route) -> float:
+        """Seconds of a frame and of the call around it."""
+        return route.own_s + self._pools[route.pool].around_s
 
     @staticmethod
     def _admitted(routes: tuple[Route, ...], index: int) -> Verdict:

@@ -26,7 +26,7 @@ ROUTER_SPARE_CALLS = 2000
 # A replica finishes its running and its staged batch; both end within seconds on any device.
 GRACEFUL_SHUTDOWN_S = 5.0
 # Serve's line a call is CPU that the engine wants; our frame log says more.
-QUIET = LoggingConfig(enable_access_log=False)
+QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
 
 
 class AppArgs(BaseModel):

@@ -10,6 +10,8 @@ NUM_BINS = 256
 class Backlog:
     """Device seconds by due time, in a ring of bins; adding, removing and asking take constant time, amortised.
 
+    `saving_s` of the noncritical ones would not be needed if all of them took their cheapest routes.
+
     What is due beyond the ring's reach is counted in its last bin; what has become overdue is ahead of everything.
     Bins are numbered from the clock's zero, so that a number stays what it is as the ring turns.
     """
@@ -17,6 +19,7 @@ class Backlog:
     def __init__(self) -> None:
         self.critical_s = 0.0
         self.deferred_s = 0.0
+        self.saving_s = 0.0
         self.others_s = 0.0
         self._overdue_s = 0.0
         self._first = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,15 +148,9 @@ class Client:
             ServiceUnavailableError: the service went away.
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
-        answer = None
         try:
             ref = ray.put(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(ray.put, image)
-            answer = self._router.call("submit", meta, [ref])
-            result: FrameResult = await answer
-        except asyncio.CancelledError:
-            if answer is not None:
-                ray.cancel(answer, recursive=False)
-            raise
+            result: FrameResult = await self._router.call("submit", meta, refs=[ref])
         except (RayError, RayServeException) as err:
             raise _gone(err) from err
         return result
@@ -188,7 +182,7 @@ class Client:
             ServiceUnavailableError: the service went away.
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
-        ticket: Ticket | FramelaneError = self._control("submit_tickets", [meta], [ray.put(image)], callback)[0]
+        ticket: Ticket | FramelaneError = self._control("submit_tickets", [meta], callback, refs=[ray.put(image)])[0]
         if isinstance(ticket, FramelaneError):
             raise ticket
         return ticket
@@ -213,12 +207,13 @@ class Client:
             if result is not None or time.monotonic() >= until_s:
                 return result
 
-    async def results(self, camera: str, cursor: int = 0) -> AsyncIterator[FrameResult | MissedResults]:
+    async def results(self, camera: str) -> AsyncGenerator[FrameResult | MissedResults, None]:
         """The results of a camera's tickets, in the order in which its frames ended; goes on until the caller stops.
+
+        It begins with the oldest that is kept.
 
         Args:
             camera: whose.
-            cursor: 0: from the oldest that is kept.
 
         Yields:
             A result, or how many were missed at that place because nobody asked in time.
@@ -226,6 +221,7 @@ class Client:
         Raises:
             ServiceUnavailableError: the service went away.
         """
+        cursor = 0
         while True:
             try:
                 page: ResultsPage = await self._router.call("ticket_results", camera, cursor, MAX_WAIT_S)
@@ -250,10 +246,10 @@ class Client:
         table: LatencyTable = self._control("latency_table")
         return table
 
-    def _control(self, method: str, *arguments: object) -> Any:
+    def _control(self, method: str, *arguments: object, refs: Sequence[ray.ObjectRef[Any]] | None = None) -> Any:
         """A short call to the router; raises what it raised, or `ServiceUnavailableError`."""
         try:
-            return ray.get(self._router.call(method, *arguments), timeout=CONTROL_TIMEOUT_S + MAX_WAIT_S)
+            return self._router.call_and_wait(method, *arguments, refs=refs, timeout_s=CONTROL_TIMEOUT_S + MAX_WAIT_S)
         except (RayError, RayServeException, TimeoutError) as err:
             raise _ours_or_gone(err) from err
 
@@ -262,19 +258,14 @@ class Client:
         if not metas:
             return []
         longest_s = max(self._plan.slo_s.values()) if slo_s is None else slo_s
-        answer = None
         try:
-            answer = self._router.call("submit_many", metas, [ray.put(image) for image in images])
-            results: list[FrameResult] = ray.get(answer, timeout=longest_s + ANSWER_GRACE_S)
+            refs = [ray.put(image) for image in images]
+            timeout_s = longest_s + ANSWER_GRACE_S
+            results: list[FrameResult] = self._router.call_and_wait(
+                "submit_many", metas, refs=refs, timeout_s=timeout_s
+            )
         except (RayError, RayServeException, TimeoutError) as err:
-            # Also in time: what runs on for nobody should end.
-            if answer is not None:
-                ray.cancel(answer, recursive=False)
             raise _gone(err) from err
-        except KeyboardInterrupt:
-            if answer is not None:
-                ray.cancel(answer, recursive=False)
-            raise
         return results
 
     def _checked(

@@ -261,6 +261,8 @@ def prepare_ray_environment() -> None:
     """Set what Ray reads from the environment of the process that starts it; call before `ray.init`."""
     # Refs must travel nested in arguments; smuggled any other way they would pin frames for ever. Make that an error.
     os.environ.setdefault("RAY_allow_out_of_band_object_ref_serialization", "0")
+    # Our deployments never block their loop, so they need no thread beside Serve's: two hops fewer for each call.
+    os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
     # Nothing about a factory leaves it unasked.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 

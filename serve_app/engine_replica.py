@@ -28,7 +28,7 @@ from engines.letterbox import FILL, Image
 from engines.spec import CanvasShape
 from engines.tiles import crop
 from serve_app.device_turns import DeviceTurns
-from serve_app.direct_calls import own_actor
+from serve_app.direct_calls import DirectlyCalled, own_actor
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
 from serve_app.plan import Bucket, Plan
 from serve_app.results import BatchReply, BatchRequest, ReplicaReport
@@ -61,7 +61,7 @@ class _Job:
     ran: asyncio.Future[_Run]
 
 
-class EngineReplica:
+class EngineReplica(DirectlyCalled):
     """Serves the buckets of one pool on one device. Serve calls it ready when the constructor returns."""
 
     def __init__(self, plan: Plan, pool: str, make_engine: MakeEngine) -> None:

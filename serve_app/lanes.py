@@ -23,6 +23,7 @@ class Waiting:
         due_s: its place in the order of its lane.
         begin_by_s, last_start_s: after these its route, and any of its routes, cannot make its deadline.
         work_s: device seconds of its pieces that wait, as counted in the pool's backlog.
+        saving_s: how many fewer they would be on its cheapest route.
         backlog_bin: where they are counted.
         epoch: grows when it leaves a lane, so that what a heap still holds of it counts no more.
         num_waiting, num_running: its pieces.
@@ -31,7 +32,7 @@ class Waiting:
 
     __slots__ = (
         "backlog_bin", "begin_by_s", "due_s", "epoch", "frame", "index", "lane", "last_start_s", "lost_on",
-        "num_running", "num_waiting", "route", "routes", "work_s",
+        "num_running", "num_waiting", "route", "routes", "saving_s", "work_s",
     )  # fmt: skip
 
     def __init__(self, frame: Frame, routes: tuple[Route, ...], index: int) -> None:
@@ -44,6 +45,7 @@ class Waiting:
         self.num_running = 0
         self.lost_on: tuple[str, ...] = ()
         self.work_s = 0.0
+        self.saving_s = 0.0
         self.backlog_bin = 0
         self.due_s = 0.0
         self.begin_by_s = 0.0

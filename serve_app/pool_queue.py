@@ -91,6 +91,9 @@ class PoolQueue:
             if is_new and not (self.num_waiting[1] or self.num_waiting[2]):
                 self.others_served_s = now_s
             waiting.backlog_bin = self.backlog.add(waiting.due_s, work_s, now_s)
+            cheapest = waiting.routes[-1]
+            waiting.saving_s = 0.0 if cheapest is route else work_s - cheapest.piece_s * cheapest.num_pieces
+            self.backlog.saving_s += waiting.saving_s
             if lane_class == LaneClass.DEFERRED:
                 self.backlog.deferred_s += work_s
         if is_new:
@@ -157,6 +160,11 @@ class PoolQueue:
         wait_s = self.wait_for_critical_s(now_s) + max(0.0, ahead_s) / (self.credits.num_ready or 1)
         return wait_s / self._share_of_others(now_s)
 
+    def wait_if_degraded_s(self, now_s: float) -> float:
+        """How long a noncritical frame would wait if all that waits took its cheapest route."""
+        saved_s = max(0.0, self.backlog.saving_s) / (self.credits.num_ready or 1) / self._share_of_others(now_s)
+        return max(0.0, self.wait_at_most_s(now_s) - saved_s)
+
     def wait_for_other_s(self, due_s: float, now_s: float) -> float:
         """How long a noncritical frame that comes now and is due then is predicted to wait."""
         ahead_s = self.credits.staged_others_s + self.backlog.ahead_s(due_s, now_s)
@@ -216,5 +224,9 @@ class PoolQueue:
             self.backlog.critical_s -= work_s
             return
         self.backlog.remove(waiting.backlog_bin, work_s)
+        if waiting.saving_s:
+            # Once a piece is on its way it takes no other route, nor does the rest.
+            self.backlog.saving_s -= waiting.saving_s
+            waiting.saving_s = 0.0
         if lane_class == LaneClass.DEFERRED:
             self.backlog.deferred_s -= work_s

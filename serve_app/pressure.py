@@ -28,8 +28,9 @@ class MemoryLevel(IntEnum):
 class Pressure:
     """Steps along the ladder by the predicted wait of a normal frame; memory sets a floor.
 
-    Hysteresis: between the two watermarks nothing changes. Dwell: at most one step down in `DOWN_DWELL_S`, and one up
-    in `UP_DWELL_S` of calm. Liveness: an empty queue and free memory lead back to rung 0, one step a dwell.
+    Hysteresis: between the two watermarks nothing changes. Dwell: at most one step down in `DOWN_DWELL_S`, except to
+    the last rung where frames would be rejected otherwise, and one up in `UP_DWELL_S` of calm. Liveness: an empty queue
+    and free memory lead back to rung 0, one step a dwell.
     """
 
     def __init__(self, *, num_rungs: int, slo_s: float) -> None:
@@ -53,6 +54,12 @@ class Pressure:
     def pauses_deferred(self) -> bool:
         """Whether deferred frames must wait however late it is."""
         return self.memory >= MemoryLevel.CRITICAL
+
+    def goes_down(self, now_s: float) -> None:
+        """Go to the last rung at once: frames would have to be rejected."""
+        self._queue_rung = self._num_rungs
+        self._stepped_s = now_s
+        self._calm_since_s = None
 
     def waits(self, wait_s: float, now_s: float) -> None:
         """A normal frame that came now would wait so long."""

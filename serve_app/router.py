@@ -24,7 +24,7 @@ from engines.errors import FrameArrayError
 from engines.frame_array import check_frame
 from engines.machine import machine_name
 from serve_app.batching import Batch
-from serve_app.direct_calls import own_actor
+from serve_app.direct_calls import DirectlyCalled, own_actor
 from serve_app.errors import (
     FrameCancelledError,
     FrameExpiredError,
@@ -67,7 +67,7 @@ class _InFlight:
     pieces: dict[int, AnsweredPiece] = field(default_factory=dict)
 
 
-class Router:
+class Router(DirectlyCalled):
     """Takes frames from callers, gives them to engine replicas by the scheduler's decisions, answers each one once."""
 
     def __init__(
@@ -126,14 +126,15 @@ class Router:
             raise
 
     async def submit_tickets(
-        self, metas: Sequence[FrameMeta], refs: Sequence[ray.ObjectRef[Any]], callback: Any = None
+        self, metas: Sequence[FrameMeta], callback: Any, refs: Sequence[ray.ObjectRef[Any]]
     ) -> list[Ticket | FramelaneError]:
         """Take frames whose callers do not wait: a ticket for each, or why it was refused.
 
         Args:
             metas: what the client says of them.
+            callback: a deployment handle or an actor's method: `callback.remote(result)` is called at each frame's end;
+                None: nothing is called.
             refs: as for `submit_many`; their owner must live until the frames have ended.
-            callback: a deployment handle or an actor's method: `callback.remote(result)` is called at each frame's end.
         """
         _check_one_ref_a_frame(metas, refs)
         self._replicas.start()
@@ -205,7 +206,9 @@ class Router:
         return self._plan
 
     async def latency_table(self) -> LatencyTable:
-        """How long batches take here now, as learnt from all that was served."""
+        """How long batches take here now, as learnt from all that was served; at first what the warm-up measured."""
+        self._replicas.start()
+        await self._replicas.counted()
         return LatencyTable(machine_name(), Origin.MEASURED, self._scheduler.latency.entries())
 
     async def door(self) -> object:
@@ -302,7 +305,7 @@ class Router:
             line = self._replicas.line(batch.pool, batch.replica)
             if line is None:  # it was counted out between the decision and here
                 raise RayActorError
-            reply: BatchReply = await line.call("infer", request, refs)
+            reply: BatchReply = await line.call("infer", request, refs=refs)
             if len(reply.frames) != len(refs):
                 raise FrameFailedError(f"replica {reply.replica}: answered {len(reply.frames)} frames of {len(refs)}")
         except RayActorError as err:

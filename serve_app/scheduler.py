@@ -322,11 +322,8 @@ class Scheduler:
             pieces = sorted({*pool.waiting_pieces(waiting), *pieces})
             pool.take_out(waiting)
         waiting.due_s = self._admission.due_s(frame, route)
-        waiting.begin_by_s = last_start_s = self._admission.begin_by_s(frame, route)
-        if waiting.index < len(waiting.routes) - 1:
-            last_start_s = self._admission.begin_by_s(frame, waiting.routes[-1])
-        # A frame that never could be in time is not given up before its deadline.
-        waiting.last_start_s = last_start_s if last_start_s > frame.arrived_s else frame.deadline_s
+        waiting.begin_by_s = self._admission.begin_by_s(frame, route)
+        waiting.last_start_s = self._admission.last_start_s(frame, waiting.routes[-1])
         pool.add(waiting, pieces, now_s, is_new=is_new)
         heappush(self._expiry, (waiting.last_start_s, next(self._order), waiting.epoch, waiting))
         if len(self._expiry) > 2 * len(self._entries) + 64:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,7 @@ class TicketDesk:
         """Take the book, and the clock that its seconds come from."""
         self._book = book
         self._clock_s = clock_s
-        self._changed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
     def open(self, frame_id: str, camera: str) -> None:
@@ -72,11 +71,18 @@ class TicketDesk:
         left_s = until_s - self._clock_s()
         if left_s <= 0:
             return False
-        event = self._changed[what]
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(what, set()).add(changed)
         try:
-            await asyncio.wait_for(event.wait(), left_s)
+            await asyncio.wait_for(changed, left_s)
         except asyncio.TimeoutError:
             return False
+        finally:
+            # Callers choose the names: none is remembered that nobody waits for.
+            waiters = self._waiters.get(what, set())
+            waiters.discard(changed)
+            if not waiters:
+                self._waiters.pop(what, None)
         return True
 
     def _ended(self, answer: asyncio.Future[FrameResult]) -> None:
@@ -85,9 +91,9 @@ class TicketDesk:
         result = answer.result()
         self._book.close(result.frame_id, result, self._clock_s())
         for what in (f"ticket {result.frame_id}", f"camera {result.camera}"):
-            event = self._changed.pop(what, None)
-            if event is not None:
-                event.set()
+            for waiter in self._waiters.pop(what, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def _start_call(self, callback: Any, result: FrameResult) -> None:
         task = asyncio.get_running_loop().create_task(_call(callback, result))

@@ -1,21 +1,37 @@
-"""One real service for all tests of this folder: real Serve, a real engine, the bundled light model."""
+"""One real service for all tests of this folder: real Serve, real engines, the bundled models."""
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import ray
+from ray import serve
+from ray._private.internal_api import memory_summary
 
 from engines.onnx_run import OnnxEngine
 from framelane_inspection.scenes import draw_scene
+from serve_app.app_name import APP_NAME
 from serve_app.config import model_path, plan_from
 from serve_app.local_service import local_service
 
 MODEL = "bundled:inspection-light"
 CANVASES = {"vga": [480, 640], "tall": [640, 480], "wide": [384, 640]}
+BATCHES = [1, 2, 4]
+# The default model is the light one, below which nothing is cheaper; cameras of the full one can be degraded.
+CAMERAS = {
+    "full-*": {"model": "full"},
+    "latest-*": {"keep": "latest"},
+    "tile-*": {"oversize": "tile"},
+    "strict-*": {"oversize": "reject"},
+}
+SETTLED_S = 15.0
 
 
 class Service:
@@ -27,30 +43,68 @@ class Service:
 
     def records(self):
         """Every record of the frame log so far."""
-        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
+        return [json.loads(line) for line in lines]
 
     def records_of(self, camera):
         """Those of one camera."""
         return [record for record in self.records() if record["camera"] == camera]
 
+    def num_batches(self):
+        """Batches that the one replica has answered, by its own count."""
+        replica = serve.get_deployment_handle("engine-cpu", APP_NAME)
+        report, _ = replica.report.remote().result(timeout_s=30)
+        return report.num_batches
+
+    def assert_conserved(self):
+        """Every frame has exactly one outcome: nothing is in flight, and the router's counts are the log's."""
+        give_up_s = time.monotonic() + SETTLED_S
+        while (status := self.client.status()).num_in_flight and time.monotonic() < give_up_s:
+            time.sleep(0.05)
+        records = self.records()
+        assert status.num_in_flight == 0
+        assert len({record["frame_id"] for record in records}) == len(records)
+        assert Counter(record["outcome"] for record in records) == status.outcomes
+
+
+def store_usage_when_settled():
+    """The object store's usage once references were counted down; frames are megabytes, Serve's own objects are not."""
+    give_up_s = time.monotonic() + SETTLED_S
+    address = ray.get_runtime_context().gcs_address
+    while True:
+        gc.collect()
+        # "Plasma memory usage 0 MiB, 2 objects, 0.0% full, …"
+        line = next(
+            line for line in memory_summary(address, stats_only=True).splitlines() if "Plasma memory usage" in line
+        )
+        usage = line.partition("usage ")[2].partition(",")[0]
+        if usage == "0 MiB" or time.monotonic() > give_up_s:
+            return usage
+        time.sleep(0.1)
+
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory):
-    """A service of three canvases with batches up to 4, which logs its frames."""
+    """A service of four canvases with batches up to 4 and a ladder, which logs its frames; in the end it lost none."""
     folder = tmp_path_factory.mktemp("service")
+    light = {name: {"canvases": [hw], "batches": BATCHES} for name, hw in CANVASES.items()}
     plan = plan_from(
         {
-            "models": {"light": MODEL},
+            "models": {"light": MODEL, "full": "bundled:inspection-full"},
             "pools": {"cpu": {"replicas": 1}},
-            "buckets": {name: {"canvases": [hw], "batches": [1, 2, 4]} for name, hw in CANVASES.items()},
+            "buckets": light | {"full": {"model": "full", "canvases": [[480, 640]], "batches": [1, 2]}},
+            "cameras": CAMERAS,
+            "ladder": [{"model": "light"}],
             "slo_s": {"critical": 30, "normal": 60},
-            "limits": {"max_frame_px": 4_000_000},
+            "limits": {"max_frame_px": 4_000_000, "ticket_ttl_s": 600},
             "frame_log": "frames.jsonl",
         },
         folder,
     )
     with local_service(plan, num_cpus=2) as client:
-        yield Service(client, folder / "frames.jsonl")
+        running = Service(client, folder / "frames.jsonl")
+        yield running
+        running.assert_conserved()
 
 
 @pytest.fixture(scope="session")
@@ -67,22 +121,35 @@ def scene_hwc():
     return draw_scene((480, 640), seed=7).image_hwc
 
 
-@pytest.fixture
-def framelane(tmp_path):
-    """Runs the real command in a folder and with a state of its own; gives the finished process."""
-    command = Path(sys.executable).with_name("framelane")
-    environment = {
-        "PATH": f"{command.parent}:/usr/bin:/bin",
-        "HOME": str(Path.home()),
-        "FRAMELANE_STATE_DIR": str(tmp_path / "state"),
-        "COLUMNS": "100",
-    }
+class Command:
+    """The real command, in a folder and with a state of its own."""
 
-    def run(*arguments, cwd=tmp_path, timeout_s=170):
+    def __init__(self, folder):
+        self.folder = folder
+        self.path = Path(sys.executable).with_name("framelane")
+        self.environment = {
+            "PATH": f"{self.path.parent}:/usr/bin:/bin",
+            "HOME": str(Path.home()),
+            "FRAMELANE_STATE_DIR": str(folder / "state"),
+            "COLUMNS": "100",
+        }
+
+    def __call__(self, *arguments, timeout_s=170):
+        """Run it; the finished process."""
         return subprocess.run(
-            [str(command), *map(str, arguments)],
-            cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False,
+            [str(self.path), *map(str, arguments)],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
 
-    run.environment = environment
-    return run
+
+@pytest.fixture
+def framelane(tmp_path):
+    """Runs the real command in the test's folder."""
+    return Command(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The demo, run once for five seconds: the finished process, and the folder with what it left in `out`."""
+    folder = tmp_path_factory.mktemp("demo")
+    return Command(folder)("demo", "--seconds", "5", "--out", "out"), folder

@@ -224,6 +224,9 @@ def test_a_service_comes_up_serves_and_goes(framelane, video, tmp_path):
         lines = (tmp_path / "frames.jsonl").read_text().splitlines()
         assert [json.loads(line)["camera"] for line in lines] == ["gate-1"] * 5
         assert "5 finished" in framelane("status").stdout
+        profile = framelane("profile", "--running", "--out", "learnt.json")
+        assert profile.returncode == 0, profile.stderr
+        assert {entry["model"] for entry in json.loads((tmp_path / "learnt.json").read_text())["entries"]} == {"light"}
         outliving = subprocess.Popen(
             [sys.executable, "-c", OUTLIVING_CLIENT], env=framelane.environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -238,17 +241,17 @@ def test_a_service_comes_up_serves_and_goes(framelane, video, tmp_path):
     assert_told(framelane("status", timeout_s=60), "framelane up")
 
 
-def test_the_demo_leaves_pictures_and_a_record_a_frame(framelane, tmp_path):
+def test_the_demo_leaves_pictures_and_a_record_a_frame(demo):
     """Exit status 0, five rows, five pictures and the sheet, and records of five cameras on four canvases."""
-    process = framelane("demo", "--seconds", "5", "--out", "out")
+    process, folder = demo
     assert process.returncode == 0, process.stderr + process.stdout
-    records = [json.loads(line) for line in (tmp_path / "out" / "frames.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (folder / "out" / "frames.jsonl").read_text().splitlines()]
     cameras = {"gate", "belt-1", "belt-2", "belt-3", "overview"}
     assert {record["camera"] for record in records} == cameras
     assert {record["model"] for record in records if record["camera"] == "overview"} == {"light"}
     assert all(camera in process.stdout for camera in cameras)
     assert max(record["padding_fraction"] for record in records) < 0.03
-    pictures = {path.stem: cv2.imread(str(path)) for path in (tmp_path / "out").glob("*.png")}
+    pictures = {path.stem: cv2.imread(str(path)) for path in (folder / "out").glob("*.png")}
     assert set(pictures) == cameras | {"fleet"}
     assert pictures["belt-3"].shape == (1080, 1920, 3)
 

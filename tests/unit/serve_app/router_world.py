@@ -96,12 +96,26 @@ class FakeActor:
         self._pool = pool
         self._name = name
 
-    def remote(self, metadata: bytes, request: BatchRequest, refs: list[Ref]) -> asyncio.Future[BatchReply]:
+    def remote(self, metadata: bytes, packed: bytes, refs: list[Ref]) -> PackedReply:
         """Note a batch."""
         said = pickle.loads(metadata)  # noqa: S301 (our own)
         assert isinstance(said, RequestMetadata)
-        assert said.call_method == "infer"
-        return self._pool.called(self._name, request, refs)
+        assert said.call_method == "call_directly"
+        method, (request,) = pickle.loads(packed)  # noqa: S301
+        assert method == "infer"
+        return PackedReply(self._pool.called(self._name, request, refs))
+
+
+class PackedReply:
+    """Stands for the ref of a reply, as `DirectlyCalled` packs it."""
+
+    def __init__(self, response: asyncio.Future[BatchReply]):
+        self._response = response
+
+    def __await__(self):
+        """The packed reply, or what the call raised."""
+        reply = yield from self._response.__await__()
+        return pickle.dumps(reply)
 
 
 class FakePool:

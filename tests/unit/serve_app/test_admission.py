@@ -18,7 +18,15 @@ from serve_samples import (
     sent,
 )
 
-from serve_app.admission import ADMITTED, DEFERRED, DEFERRED_MARGIN, MARGIN_FRACTION, MIN_RETRY_S, TOO_SHORT
+from serve_app.admission import (
+    ADMITTED,
+    CRITICAL_MARGIN_FRACTION,
+    DEFERRED,
+    DEFERRED_MARGIN,
+    MARGIN_FRACTION,
+    MIN_RETRY_S,
+    TOO_SHORT,
+)
 from serve_app.frames import Frame, Priority
 from serve_app.plan import Scheduling
 from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
@@ -35,6 +43,7 @@ VGA_OWN_S, HD_OWN_S, UHD_OWN_S, LIGHT_OWN_S = 0.020, 0.040, 0.090, 0.014
 BEFORE_S = SHARE_BEFORE * ASSUMED_AROUND_S
 # What a prediction is multiplied with before it is believed.
 SAFE = 1 + MARGIN_FRACTION
+CRITICAL_SAFE = 1 + CRITICAL_MARGIN_FRACTION
 # What one more HD frame costs in the best batch.
 HD_PIECE_S = (0.054 + CALL_COST_S) / 2
 
@@ -119,7 +128,7 @@ def test_a_critical_frame_is_degraded_before_it_would_be_late():
 def test_critical_work_ahead_degrades_a_critical_frame():
     """Fourteen HD frames need 0.4 s: what is left is enough for a smaller rung only."""
     scheduler = busy(14, priority=CRITICAL)
-    deadline_s = SAFE * (14 * HD_PIECE_S + (HD_OWN_S + VGA_OWN_S) / 2)
+    deadline_s = CRITICAL_SAFE * (14 * HD_PIECE_S + (HD_OWN_S + VGA_OWN_S) / 2)
     frame = sample_frame("c", size_hw=HD, deadline_s=deadline_s, priority=CRITICAL)
 
     assert verdict_of(scheduler, frame) == Verdict(
@@ -139,7 +148,7 @@ def test_staged_normal_work_degrades_no_critical_frame():
     scheduler = busy(4)
     assert [len(batch) for batch in sent(scheduler.decide(0.0))] == [2, 2]
 
-    deadline_s = SAFE * (BEFORE_S + 0.054 + HD_OWN_S) + 0.001
+    deadline_s = CRITICAL_SAFE * (BEFORE_S + 0.054 + HD_OWN_S) + 0.001
     assert verdict_of(scheduler, sample_frame("c", size_hw=HD, deadline_s=deadline_s, priority=CRITICAL)) == ADMITTED
 
 

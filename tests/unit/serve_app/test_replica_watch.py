@@ -105,9 +105,11 @@ def test_a_line_leads_to_its_replica():
 
     async def scenario(watched):
         await watched.round([report("a"), report("b")])
-        watched.watch.line("near", "b").call("infer", "request", [])
+        caller = asyncio.create_task(watched.watch.line("near", "b").call("infer", "request", refs=[]))
         call = await watched.pools["near"].next_call()
         assert (call.replica, call.request) == ("b", "request")
+        call.response.set_result("reply")
+        assert await caller == "reply"
 
     play(scenario)
 

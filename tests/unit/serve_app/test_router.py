@@ -115,7 +115,7 @@ def test_the_error_of_one_frame_is_its_own():
         assert brief(results) == [
             ("a", "finished", 0.1), ("b", "failed", None), ("c", "finished", 0.3), ("d", "finished", 0.4)
         ]  # fmt: skip
-        assert results[1].error is lost
+        assert (type(results[1].error), results[1].error.args) == (FrameLostError, lost.args)
         assert (results[1].replica, results[1].batch_size) == ("near-0", 4)
 
     play(scenario, sample_plan())

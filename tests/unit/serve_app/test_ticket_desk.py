@@ -177,7 +177,7 @@ def test_a_wait_that_was_for_nothing_ends_as_none(monkeypatch):
         assert await desk.desk.result("a", 0.0) is result
 
     async def expire(awaitable, _):
-        awaitable.close()
+        awaitable.cancel()
         raise asyncio.TimeoutError
 
     run(scenario)
@@ -402,7 +402,19 @@ def test_waiting_leaves_nothing_behind_when_the_frame_ends():
         await settle()
         desk.end("a")
         await asyncio.gather(*waiting)
-        assert not desk.desk._changed
+        assert not desk.desk._waiters
+
+    run(scenario)
+
+
+def test_nothing_is_remembered_of_names_that_nobody_waits_for():
+    """Callers choose them: asking for a thousand cameras that do not exist must not fill the memory."""
+
+    async def scenario():
+        desk = Desk()
+        for number in range(20):
+            await desk.desk.results(f"camera-{number}", 0, 1e-6)
+        assert not desk.desk._waiters
 
     run(scenario)
 
