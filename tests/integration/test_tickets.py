@@ -135,6 +135,26 @@ def test_two_readers_of_a_camera_get_all_of_it_each(service, scene_hwc):
     assert {result.outcome for result in ended(service, tickets)} == {Outcome.FINISHED}
 
 
+@ray.remote(num_cpus=0)
+class Inbox:
+    """Notes what it is called with."""
+
+    def __init__(self):
+        self.results = []
+
+    def ended(self, result):
+        """A callback."""
+        self.results.append((result.frame_id, result.outcome.value, len(result.detections)))
+
+    def fails(self, _):
+        """A callback that cannot."""
+        raise ValueError("out of paper")
+
+    def seen(self):
+        """All calls so far."""
+        return self.results
+
+
 def test_an_actors_method_is_called_once_for_each_frame(service, scene_hwc):
     """With the whole result, however the frame ended; one that fails harms nobody."""
     inbox = Inbox.remote()
