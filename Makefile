@@ -48,7 +48,7 @@ bench: $(VENV)/run.stamp ## Throughput of the whole path against the bare engine
 	$(VENV)/bin/python bench/throughput.py
 
 bench-overload: $(VENV)/run.stamp ## Critical and normal frames at 0.5 to 2.5 times the capacity, beside plain Ray Serve
-	$(VENV)/bin/python bench/overload.py
+	$(VENV)/bin/python bench/overload.py --plain-own-size
 
 bench-scheduler: $(VENV)/run.stamp ## What a decision costs, the simulator's speed, batches of interleaved sizes
 	$(VENV)/bin/python bench/scheduler_cost.py

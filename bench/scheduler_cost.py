@@ -72,7 +72,10 @@ class Load:
         return took_s
 
     def end(self) -> float:
-        """One batch ends; returns the seconds that it took, and fills up what has left."""
+        """One batch ends; returns the seconds that it took for each batch sent instead, and fills up what has left.
+
+        Mostly it is one; when the replicas' credits have grown it is one a replica.
+        """
         batch = self._sent.pop(0)
         self.now_s += batch.run_s / NUM_REPLICAS
         begin_s = time.perf_counter()
@@ -83,7 +86,7 @@ class Load:
         self._sent += decisions.batches
         while self._scheduler.num_frames < self.num_waiting:
             self.arrival()
-        return took_s
+        return took_s / max(1, len(decisions.batches))
 
 
 def main() -> None:
