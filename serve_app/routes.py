@@ -17,8 +17,8 @@ CALL_COST_S = 0.003
 TILE_OVERLAP_PX = 64
 # A rung that saves less than this is none.
 WORTH_DEGRADING = 0.9
-# Tiles overlap, so they cost more than the whole: a canvas made for it an eighth (four of 576×1024 for full HD). Where it
-# is more than this, no canvas of the plan suits, and the whole frame is the lesser evil.
+# Tiles overlap, so they cost more than the whole: a canvas made for it an eighth (four of 576×1024 for full HD). Where
+# it is more than this, no canvas of the plan suits, and the whole frame is the lesser evil.
 MAX_TILING_COST = 1.3
 # Sizes and cameras are the clients' to choose: forget them all before they fill the memory.
 MAX_CACHED = 20_000

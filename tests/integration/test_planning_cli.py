@@ -6,7 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from conftest import Command
+from service_world import Command
 
 from engines.machine import machine_name
 from serve_app.config import load_plan

@@ -9,7 +9,7 @@ import uuid
 import numpy as np
 import pytest
 import ray
-from conftest import store_usage_when_settled
+from service_world import store_usage_when_settled
 
 from engines.detector import detect_placed, place_batch
 from engines.spec import CanvasShape, WarmShape

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import ray
-from conftest import store_usage_when_settled
+from service_world import store_usage_when_settled
 
 from framelane_inspection.scenes import draw_scene
 from serve_app.client import MissedResults

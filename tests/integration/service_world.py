@@ -1,0 +1,89 @@
+"""What the tests of this folder look at: the running service, the object store, the real command."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import ray
+from ray import serve
+from ray._private.internal_api import memory_summary
+
+from serve_app.app_name import APP_NAME
+
+SETTLED_S = 15.0
+
+
+class Service:
+    """The running service with what tests look at."""
+
+    def __init__(self, client, log_path):
+        self.client = client
+        self.log_path = log_path
+
+    def records(self):
+        """Every record of the frame log so far."""
+        lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def records_of(self, camera):
+        """Those of one camera."""
+        return [record for record in self.records() if record["camera"] == camera]
+
+    def num_batches(self):
+        """Batches that the one replica has answered, by its own count."""
+        replica = serve.get_deployment_handle("engine-cpu", APP_NAME)
+        report, _ = replica.report.remote().result(timeout_s=30)
+        return report.num_batches
+
+    def assert_conserved(self):
+        """Every frame has exactly one outcome: nothing is in flight, and the router's counts are the log's."""
+        give_up_s = time.monotonic() + SETTLED_S
+        while (status := self.client.status()).num_in_flight and time.monotonic() < give_up_s:
+            time.sleep(0.05)
+        records = self.records()
+        assert status.num_in_flight == 0
+        assert len({record["frame_id"] for record in records}) == len(records)
+        assert Counter(record["outcome"] for record in records) == status.outcomes
+
+
+def store_usage_when_settled():
+    """The object store's usage once references were counted down; frames are megabytes, Serve's own objects are not."""
+    give_up_s = time.monotonic() + SETTLED_S
+    address = ray.get_runtime_context().gcs_address
+    while True:
+        gc.collect()
+        # "Plasma memory usage 0 MiB, 2 objects, 0.0% full, …"
+        line = next(
+            line for line in memory_summary(address, stats_only=True).splitlines() if "Plasma memory usage" in line
+        )
+        usage = line.partition("usage ")[2].partition(",")[0]
+        if usage == "0 MiB" or time.monotonic() > give_up_s:
+            return usage
+        time.sleep(0.1)
+
+
+class Command:
+    """The real command, in a folder and with a state of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.path = Path(sys.executable).with_name("framelane")
+        self.environment = {
+            "PATH": f"{self.path.parent}:/usr/bin:/bin",
+            "HOME": str(Path.home()),
+            "FRAMELANE_STATE_DIR": str(folder / "state"),
+            "COLUMNS": "100",
+        }
+
+    def __call__(self, *arguments, timeout_s=170):
+        """Run it; the finished process."""
+        return subprocess.run(
+            [str(self.path), *map(str, arguments)],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False,
+        )  # fmt: skip
