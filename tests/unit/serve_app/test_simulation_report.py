@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from rich.console import Console
-from simulated_samples import HD, VGA, exact_table, poisson_trace, sample_plan, sample_trace, simulated
+from simulated_samples import FOUR_VGA, HD, VGA, exact_table, poisson_trace, sample_plan, sample_trace, simulated
 
 from serve_app.latency import LatencyModel
 from serve_app.plan import Rung, Scheduling
@@ -70,9 +70,9 @@ def test_padding_is_weighted_by_pixels():
 
 
 def test_tiles_count_with_their_own_pixels():
-    """A frame in overlapping tiles fills each of them."""
-    plan = sample_plan(canvases=(VGA, HD), scheduling=Scheduling(max_chunk_s=0.02))
-    trace = sample_trace([0.0, 1.0], canvas=(720, 1280))
+    """A frame in overlapping tiles (two by two of 480×640 that share 64 px) fills each of them."""
+    plan = sample_plan(canvases=(VGA, FOUR_VGA), scheduling=Scheduling(max_chunk_s=0.02))
+    trace = sample_trace([0.0, 1.0], canvas=FOUR_VGA)
 
     run = simulated(plan, trace)
 
