@@ -21,7 +21,6 @@ class Backlog:
         self.deferred_s = 0.0
         self.saving_s = 0.0
         self.others_s = 0.0
-        self._overdue_s = 0.0
         self._first = 0
         self._bins_s = [0.0] * NUM_BINS
 
@@ -46,9 +45,7 @@ class Backlog:
 
     def remove(self, number: int, work_s: float) -> None:
         """Count noncritical work no more."""
-        if number < self._first:
-            self._overdue_s -= work_s
-        else:
+        if number >= self._first:
             self._bins_s[number % NUM_BINS] -= work_s
         self.others_s -= work_s
 
@@ -69,6 +66,5 @@ class Backlog:
         """Let bins whose time has passed become overdue."""
         first = int(now_s / BIN_S)
         for number in range(self._first, min(first, self._first + NUM_BINS)):
-            self._overdue_s += self._bins_s[number % NUM_BINS]
             self._bins_s[number % NUM_BINS] = 0.0
         self._first = max(self._first, first)
