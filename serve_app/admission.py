@@ -38,7 +38,7 @@ class Admission:
     """
 
     def __init__(self, plan: Plan, pools: Mapping[str, PoolQueue]) -> None:
-        """Take the plan and its pools' queues, which are only asked."""
+        """Take the plan and its pools' queues, which are asked, and told to go down the ladder."""
         self._pools = pools
         self._max_defer_s = plan.scheduling.max_defer_s
         self._max_chunk_s = plan.max_chunk_s
@@ -95,7 +95,7 @@ class Admission:
             wait_s = pool.wait_for_other_s(self.due_s(frame, route), now_s)
         return wait_s, (wait_s + own_s) * (1 + MARGIN_FRACTION) - left_s
 
-    def safe_s(self, route: Route) -> float:
+    def _safe_s(self, route: Route) -> float:
         """Begun so long before its deadline, a frame is hardly ever late: its own time, the call, and the margin."""
         return (1 + MARGIN_FRACTION) * self._own_s(route)
 
@@ -108,8 +108,8 @@ class Admission:
         if lane_class == LaneClass.CRITICAL:
             return frame.deadline_s
         if lane_class == LaneClass.NORMAL:
-            return frame.deadline_s - self.safe_s(route)
-        begin_s = frame.deadline_s - DEFERRED_MARGIN * self.safe_s(route) - self._max_chunk_s
+            return frame.deadline_s - self._safe_s(route)
+        begin_s = frame.deadline_s - DEFERRED_MARGIN * self._safe_s(route) - self._max_chunk_s
         return min(max(begin_s, frame.arrived_s), frame.arrived_s + self._max_defer_s)
 
     def begin_by_s(self, frame: Frame, route: Route) -> float:

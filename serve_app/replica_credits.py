@@ -79,7 +79,7 @@ class ReplicaCredits:
     Order: an idle replica first, else the one that will be free for such a batch first. Noncritical batches hold at
     most `per_replica` credits on each, and in a pool of two or more one fewer in all, which is kept for critical ones.
     A critical batch needs none of them: it may join whatever a replica holds, one at a time, and overtakes what is
-    staged there, so that it waits for the running batch only. Every operation takes O(log replicas).
+    staged there, so that it waits for the running batch only. Places, sending and ending take O(log replicas).
     """
 
     def __init__(self) -> None:
@@ -103,11 +103,6 @@ class ReplicaCredits:
     def num_batches(self) -> int:
         """Batches that are with replicas."""
         return len(self._where)
-
-    @property
-    def has_idle(self) -> bool:
-        """Whether a replica has nothing to do."""
-        return bool(self._idle)
 
     def names(self) -> tuple[str, ...]:
         """The replicas that take batches, in the order in which they came."""

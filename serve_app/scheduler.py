@@ -408,7 +408,7 @@ class Scheduler:
     def _hold_until_s(self, lane: Lane, place: Place, pool: PoolQueue, *, is_full: bool) -> float:
         """Until when a batch that would only be staged may stay here: for company, or for what is more urgent."""
         must_leave_s = place.start_s - pool.around_s
-        if lane.key.lane_class is LaneClass.DEFERRED:
+        if lane.key.lane_class == LaneClass.DEFERRED:
             return must_leave_s
         expected_s = lane.next_arrival_s()
         return -math.inf if is_full or expected_s is None else min(must_leave_s, expected_s)

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
-import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
 from serve_app.errors import InvalidPlanError
-from serve_app.frames import MAX_SLO_S, Priority
+from serve_app.file_fields import (
+    check_keys,
+    number_of,
+    priority_of,
+    rate_of,
+    record_of,
+    refuse,
+    side_of,
+    slo_of,
+    whole_of,
+)
+from serve_app.frames import Priority
 from serve_app.planning.traffic import SizeHw, SizeRate, Traffic, merged
 
-# The plan's own bounds, which only a slip of the pen passes.
-MAX_SIDE_PX = 16_384
+# Only a slip of the pen passes this.
 MAX_CAMERAS = 100_000
-MAX_RATE_HZ = 1e6
 # A router writes a record when a frame ends; frames of one batch end together, and are written one after the other.
 MAX_BACKWARDS_S = 1.0
 
@@ -77,17 +83,17 @@ def _from_csv(path: Path, text: str) -> Iterator[SizeRate]:
                 f"traffic {path} line 1: got columns {', '.join(columns) or 'none'}, needed are "
                 f"{', '.join(NEEDED_COLUMNS)}; name the columns in the first line"
             )
-        _check_keys(f"traffic {path} line 1", columns, CSV_COLUMNS)
+        check_keys(f"traffic {path} line 1", columns, CSV_COLUMNS)
         for row in reader:
             where = f"traffic {path} line {reader.line_num}"
             if "more" in row or None in row.values():
                 raise InvalidPlanError(f"{where}: got a number of values other than the {len(columns)} columns allowed")
             values = {name: value.strip() for name, value in row.items()}
             yield SizeRate(
-                (_side(where, "height", values["height"]), _side(where, "width", values["width"])),
-                _rate(where, "rate_hz", values["rate_hz"]),
-                _priority(where, values.get("priority") or Priority.NORMAL.value),
-                _slo(where, values.get("slo_s") or None),
+                (side_of(where, "height", values["height"]), side_of(where, "width", values["width"])),
+                rate_of(where, "rate_hz", values["rate_hz"]),
+                priority_of(where, values.get("priority") or Priority.NORMAL.value),
+                slo_of(where, values.get("slo_s") or None),
                 values.get("camera") or None,
             )
     except csv.Error as err:
@@ -108,7 +114,7 @@ def _from_yaml(path: Path, text: str) -> Iterator[SizeRate]:
             raise InvalidPlanError(
                 f"{where}: got {camera!r:.80}, allowed is a camera such as {{size: [720, 1280], fps: 5}}"
             )
-        _check_keys(where, [str(key) for key in camera], CAMERA_KEYS)
+        check_keys(where, [str(key) for key in camera], CAMERA_KEYS)
         missing = [key for key in ("size", "fps") if key not in camera]
         if missing:
             raise InvalidPlanError(
@@ -116,13 +122,13 @@ def _from_yaml(path: Path, text: str) -> Iterator[SizeRate]:
             )
         size = camera["size"]
         if not isinstance(size, list) or len(size) != 2:
-            _refuse(where, "size", size, "[height, width] in px, such as [720, 1280]")
-        num_cameras = _whole(where, "count", camera.get("count", 1), MAX_CAMERAS, "cameras of this kind")
+            refuse(where, "size", size, "[height, width] in px, such as [720, 1280]")
+        num_cameras = whole_of(where, "count", camera.get("count", 1), MAX_CAMERAS, "cameras of this kind")
         yield SizeRate(
-            (_side(where, "height", size[0]), _side(where, "width", size[1])),
-            _rate(where, "fps", camera["fps"]) * num_cameras,
-            _priority(where, camera.get("priority", Priority.NORMAL.value)),
-            _slo(where, camera.get("slo_s")),
+            (side_of(where, "height", size[0]), side_of(where, "width", size[1])),
+            rate_of(where, "fps", camera["fps"]) * num_cameras,
+            priority_of(where, camera.get("priority", Priority.NORMAL.value)),
+            slo_of(where, camera.get("slo_s")),
             str(camera["name"]) if camera.get("name") is not None else None,
         )
 
@@ -132,7 +138,7 @@ def _camera_nodes(path: Path, loader: yaml.SafeLoader, root: yaml.Node | None) -
     if not isinstance(root, yaml.MappingNode):
         raise InvalidPlanError(f"traffic {path}: got no mapping, allowed is one with the key 'cameras'")
     sections = {str(loader.construct_object(key)): value for key, value in root.value}
-    _check_keys(f"traffic {path} line {root.start_mark.line + 1}", list(sections), ("cameras",))
+    check_keys(f"traffic {path} line {root.start_mark.line + 1}", list(sections), ("cameras",))
     cameras = sections.get("cameras")
     if not isinstance(cameras, yaml.SequenceNode) or not cameras.value:
         raise InvalidPlanError(f"traffic {path}: cameras: got none, allowed is a list of one or more")
@@ -148,15 +154,15 @@ def _from_log(path: Path, text: str) -> Iterator[SizeRate]:
         if not line.strip():
             continue
         where = f"traffic {path} line {number}"
-        record = _record(where, line)
+        record = record_of(where, line)
         key = _key(where, record)
         if key is None:
             continue
         counts[key] += 1
-        at_s = _number(where, "at_s", record.get("at_s"), "seconds on the router's clock, which frame logs carry")
+        at_s = number_of(where, "at_s", record.get("at_s"), "seconds on the router's clock, which frame logs carry")
         first_s, last_s = min(first_s, at_s), max(last_s, at_s)
         if record.get("outcome") == "finished":
-            now_s = at_s + _number(where, "total_ms", record.get("total_ms"), "milliseconds") / 1000
+            now_s = at_s + number_of(where, "total_ms", record.get("total_ms"), "milliseconds") / 1000
             if now_s < ended_s - MAX_BACKWARDS_S:
                 raise InvalidPlanError(
                     f"{where}: out of order: got a frame that ended at {now_s:.3f} s after one at {ended_s:.3f} s, "
@@ -174,24 +180,14 @@ def _from_log(path: Path, text: str) -> Iterator[SizeRate]:
         yield SizeRate(size_hw, count / (last_s - first_s), priority, slo_s, camera)
 
 
-def _record(where: str, line: str) -> dict[str, object]:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        _refuse(where, "record", line, "one JSON object a line, as the frame log has it; remove the damaged line")
-    return record
-
-
 def _key(where: str, record: Mapping[str, object]) -> _Key | None:
     """What a record counts for; None for a frame that was refused for what its client said of it."""
     try:
         size = record.get("source_hw")
         if not isinstance(size, list) or len(size) != 2:
-            _refuse(where, "source_hw", size, "[height, width] in px")
-        size_hw = (_side(where, "source_hw height", size[0]), _side(where, "source_hw width", size[1]))
-        priority, slo_s = _priority(where, record.get("priority")), _slo(where, record.get("slo_s"))
+            refuse(where, "source_hw", size, "[height, width] in px")
+        size_hw = (side_of(where, "source_hw height", size[0]), side_of(where, "source_hw width", size[1]))
+        priority, slo_s = priority_of(where, record.get("priority")), slo_of(where, record.get("slo_s"))
         # Clients that pass on what is left of a deadline name another one with each frame; two digits tell them apart.
         slo_s = None if slo_s is None else float(f"{slo_s:.2g}")
     except InvalidPlanError:
@@ -200,66 +196,3 @@ def _key(where: str, record: Mapping[str, object]) -> _Key | None:
             return None
         raise
     return size_hw, priority, slo_s, str(record.get("camera"))
-
-
-def _refuse(where: str, what: str, got: object, allowed: str) -> NoReturn:
-    raise InvalidPlanError(f"{where}: {what}: got {got!r:.80}, allowed is {allowed}")
-
-
-def _check_keys(where: str, keys: Sequence[str], known: Sequence[str]) -> None:
-    for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.5)
-            cure = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
-            raise InvalidPlanError(f"{where}: unknown key {key!r}; {cure}")
-        if list(keys).count(key) > 1:
-            raise InvalidPlanError(f"{where}: got {key!r} more than once, allowed is once")
-
-
-def _number(where: str, what: str, value: object, allowed: str) -> float:
-    """A finite number; text is read, as CSV has nothing else, but a switch is none."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        _refuse(where, what, value, f"a number of {allowed}")
-    return number
-
-
-def _whole(where: str, what: str, value: object, most: int, unit: str) -> int:
-    number = _number(where, what, value, unit)
-    if number != int(number) or not 1 <= number <= most:
-        _refuse(where, what, value, f"a whole number of {unit} from 1 to {most}")
-    return int(number)
-
-
-def _side(where: str, what: str, value: object) -> int:
-    return _whole(where, what, value, MAX_SIDE_PX, "px")
-
-
-def _rate(where: str, what: str, value: object) -> float:
-    number = _number(where, what, value, "frames a second")
-    if not 0 < number <= MAX_RATE_HZ:
-        _refuse(
-            where, what, value, f"a number of frames a second above 0, at most {MAX_RATE_HZ:g}; leave out what is off"
-        )
-    return number
-
-
-def _priority(where: str, value: object) -> Priority:
-    try:
-        return Priority(value)
-    except ValueError:
-        _refuse(where, "priority", value, " or ".join(repr(priority.value) for priority in Priority))
-
-
-def _slo(where: str, value: object) -> float | None:
-    if value is None:
-        return None
-    number = _number(where, "slo_s", value, "seconds")
-    if not 0 < number <= MAX_SLO_S:
-        _refuse(
-            where, "slo_s", value, f"a number of seconds above 0, at most {MAX_SLO_S:g}; leave it out for the default"
-        )
-    return number

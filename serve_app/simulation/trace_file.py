@@ -11,23 +11,20 @@ import numpy as np
 import yaml
 
 from serve_app.errors import InvalidPlanError
+from serve_app.file_fields import (
+    check_keys,
+    number_of,
+    priority_of,
+    rate_of,
+    record_of,
+    refuse,
+    side_of,
+    slo_of,
+    whole_of,
+)
 from serve_app.frames import Priority
 from serve_app.planning.traffic import SizeHw
-from serve_app.planning.traffic_file import (
-    LOG_SUFFIXES,
-    MAX_BACKWARDS_S,
-    MAX_CAMERAS,
-    YAML_SUFFIXES,
-    _check_keys,
-    _number,
-    _priority,
-    _rate,
-    _record,
-    _refuse,
-    _side,
-    _slo,
-    _whole,
-)
+from serve_app.planning.traffic_file import LOG_SUFFIXES, MAX_BACKWARDS_S, MAX_CAMERAS, YAML_SUFFIXES
 from serve_app.simulation.traces import DAY_S, Bursts, CameraGroup, DayCurve, FleetSpec, Trace, TraceSource
 
 FLEET_KEYS = ("fleet", "seconds", "day", "jitter", "seed")
@@ -74,14 +71,14 @@ class _Columns:
         """One frame."""
         size = record.get("source_hw")
         if not isinstance(size, list) or len(size) != 2:
-            _refuse(where, "source_hw", size, "[height, width] in px")
-        size_hw = (_side(where, "source_hw height", size[0]), _side(where, "source_hw width", size[1]))
-        slo_s = _slo(where, record.get("slo_s"))
+            refuse(where, "source_hw", size, "[height, width] in px")
+        size_hw = (side_of(where, "source_hw height", size[0]), side_of(where, "source_hw width", size[1]))
+        slo_s = slo_of(where, record.get("slo_s"))
         camera = str(record.get("camera"))
         self.at_s.append(at_s)
         self.camera.append(self._cameras.setdefault(camera, len(self._cameras)))
         self.size.append(self._sizes.setdefault(size_hw, len(self._sizes)))
-        self.is_critical.append(_priority(where, record.get("priority")) is Priority.CRITICAL)
+        self.is_critical.append(priority_of(where, record.get("priority")) is Priority.CRITICAL)
         self.slo_s.append(math.nan if slo_s is None else slo_s)
 
     def trace(self) -> Trace:
@@ -109,10 +106,10 @@ def _from_log(path: Path, text: str) -> Trace:
         if not line.strip():
             continue
         where = f"trace {path} line {number}"
-        record = _record(where, line)
-        at_s = _number(where, "at_s", record.get("at_s"), "seconds on the router's clock, which frame logs carry")
+        record = record_of(where, line)
+        at_s = number_of(where, "at_s", record.get("at_s"), "seconds on the router's clock, which frame logs carry")
         took_ms = record.get("total_ms")
-        now_s = at_s + (0.0 if took_ms is None else _number(where, "total_ms", took_ms, "milliseconds") / 1000)
+        now_s = at_s + (0.0 if took_ms is None else number_of(where, "total_ms", took_ms, "milliseconds") / 1000)
         allowed_s = 0.0 if took_ms is None else MAX_BACKWARDS_S
         if now_s < ended_s - allowed_s:
             raise InvalidPlanError(
@@ -139,7 +136,7 @@ def _from_yaml(path: Path, text: str) -> FleetSpec:
         if not isinstance(root, yaml.MappingNode):
             raise InvalidPlanError(f"{where}: got no mapping, allowed is one with the key 'fleet'")
         nodes = {str(loader.construct_object(key)): value for key, value in root.value}
-        _check_keys(f"{where} line {root.start_mark.line + 1}", [str(key.value) for key, _ in root.value], FLEET_KEYS)
+        check_keys(f"{where} line {root.start_mark.line + 1}", [str(key.value) for key, _ in root.value], FLEET_KEYS)
         groups_node = nodes.pop("fleet", None)
         if not isinstance(groups_node, yaml.SequenceNode) or not groups_node.value:
             raise InvalidPlanError(f"{where}: fleet: got none, allowed is a list of one or more groups of cameras")
@@ -161,7 +158,7 @@ def _fleet(where: str, groups: list[tuple[int, object]], others: dict[str, tuple
         elif key == "jitter":
             spec = dataclasses.replace(spec, jitter_fraction=_share(at, key, value, 0.5))
         elif key == "seed":
-            spec = dataclasses.replace(spec, seed=_whole(at, key, value, MAX_SEED, "any kind"))
+            spec = dataclasses.replace(spec, seed=whole_of(at, key, value, MAX_SEED, "any kind"))
         else:
             spec = dataclasses.replace(spec, day=_day(at, value))
     return spec
@@ -174,19 +171,19 @@ def _group(where: str, index: int, values: object) -> CameraGroup:
         raise InvalidPlanError(f"{where}: {' and '.join(missing)} missing; cameras need size [height, width] and fps")
     size = group["size"]
     if not isinstance(size, list) or len(size) != 2:
-        _refuse(where, "size", size, "[height, width] in px, such as [720, 1280]")
+        refuse(where, "size", size, "[height, width] in px, such as [720, 1280]")
     slos_s: Mapping[str, object] = {}
     if group.get("slo_s") is not None:
         names = tuple(priority.value for priority in Priority)
         slos_s = _mapping(where, "slo_s", group["slo_s"], names, "{critical: 0.2, normal: 1.0}")
     return CameraGroup(
         str(group.get("name", f"group{index + 1}")),
-        _whole(where, "count", group.get("count", 1), MAX_CAMERAS, "cameras of this kind"),
-        (_side(where, "height", size[0]), _side(where, "width", size[1])),
-        _rate(where, "fps", group["fps"]),
+        whole_of(where, "count", group.get("count", 1), MAX_CAMERAS, "cameras of this kind"),
+        (side_of(where, "height", size[0]), side_of(where, "width", size[1])),
+        rate_of(where, "fps", group["fps"]),
         _share(where, "critical_share", group.get("critical_share", 0.0), 1.0),
-        _slo(where, slos_s.get(Priority.CRITICAL.value)),
-        _slo(where, slos_s.get(Priority.NORMAL.value)),
+        slo_of(where, slos_s.get(Priority.CRITICAL.value)),
+        slo_of(where, slos_s.get(Priority.NORMAL.value)),
         _bursts(where, group["burst"]) if group.get("burst") is not None else None,
     )
 
@@ -197,9 +194,9 @@ def _bursts(where: str, values: object) -> Bursts:
     if missing:
         raise InvalidPlanError(f"{where}: burst: {' and '.join(missing)} missing")
     every_s, length_s = (_positive(where, f"burst.{key}", burst[key]) for key in BURST_KEYS[:2])
-    factor = _number(where, "burst.factor", burst["factor"], "times the rate")
+    factor = number_of(where, "burst.factor", burst["factor"], "times the rate")
     if length_s >= every_s or factor < 0:
-        _refuse(where, "burst", dict(burst), "a length_s below every_s and a factor of 0 or more")
+        refuse(where, "burst", dict(burst), "a length_s below every_s and a factor of 0 or more")
     return Bursts(every_s, length_s, factor)
 
 
@@ -207,29 +204,29 @@ def _day(where: str, values: object) -> DayCurve:
     day = _mapping(where, "day", values, DAY_KEYS, "{factors: [0.2, 1, 0.6], length_s: 600}")
     factors = day.get("factors")
     if not isinstance(factors, list) or len(factors) < 2:
-        _refuse(where, "day.factors", factors, "a list of two or more numbers, midnight to midnight")
-    numbers = tuple(_number(where, "day.factors", factor, "times the rate") for factor in factors)
+        refuse(where, "day.factors", factors, "a list of two or more numbers, midnight to midnight")
+    numbers = tuple(number_of(where, "day.factors", factor, "times the rate") for factor in factors)
     if min(numbers) < 0 or max(numbers) <= 0:
-        _refuse(where, "day.factors", factors, "numbers of 0 or more, one of them above")
+        refuse(where, "day.factors", factors, "numbers of 0 or more, one of them above")
     return DayCurve(numbers, _positive(where, "day.length_s", day.get("length_s", DAY_S)))
 
 
 def _mapping(where: str, what: str, values: object, keys: tuple[str, ...], example: str) -> Mapping[str, object]:
     if not isinstance(values, dict):
-        _refuse(where, what, values, f"a mapping such as {example}")
-    _check_keys(f"{where}: {what}", [str(key) for key in values], keys)
+        refuse(where, what, values, f"a mapping such as {example}")
+    check_keys(f"{where}: {what}", [str(key) for key in values], keys)
     return values
 
 
 def _positive(where: str, what: str, value: object) -> float:
-    number = _number(where, what, value, "seconds above 0")
+    number = number_of(where, what, value, "seconds above 0")
     if number <= 0:
-        _refuse(where, what, value, "a number of seconds above 0")
+        refuse(where, what, value, "a number of seconds above 0")
     return number
 
 
 def _share(where: str, what: str, value: object, most: float) -> float:
-    number = _number(where, what, value, f"0 to {most:g}")
+    number = number_of(where, what, value, f"0 to {most:g}")
     if not 0 <= number <= most:
-        _refuse(where, what, value, f"a number from 0 to {most:g}")
+        refuse(where, what, value, f"a number from 0 to {most:g}")
     return number
