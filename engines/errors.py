@@ -6,6 +6,12 @@
     ├── CanvasError             a canvas that the model's strides cannot take
     ├── ShapeNotWarmError       a batch whose shape was not warmed: it would stall on the device
     ├── EngineMemoryError       the device has no memory for this shape
+    ├── EngineLibraryError      a library that this runner needs is missing, or of a version that it does not know
+    ├── EngineBuildError        the builder refused the model, the profile or the machine
+    ├── EngineFileError         a file of the engine cache cannot be written, or is not what its name says
+    ├── PrecisionError          the graph in fewer bits does not find what the full one finds
+    ├── DeviceError             the driver or the runtime refused a call
+    │   └── DeviceLostError     the device is gone: nothing on this process's context will work again
     ├── FrameArrayError         an array that is no uint8 BGR image
     └── ImageFileError          a file that is no complete image
 
@@ -48,3 +54,27 @@ class FrameArrayError(EngineError):
 
 class ImageFileError(EngineError):
     """A file that is missing or that holds no complete image."""
+
+
+class EngineLibraryError(EngineError):
+    """A library that a runner needs is missing, cannot be loaded, or is of a version that it does not know."""
+
+
+class EngineBuildError(EngineError):
+    """The builder refused the model, the profile or the machine."""
+
+
+class EngineFileError(EngineError):
+    """The engine cache cannot be written or read, or a file in it is not what its name says."""
+
+
+class PrecisionError(EngineError):
+    """The graph in fewer bits does not find on real frames what the full one finds."""
+
+
+class DeviceError(EngineError):
+    """The driver, NVML or the runtime refused a call; names the call and its answer."""
+
+
+class DeviceLostError(DeviceError):
+    """The device is gone or its context is broken: no call of this process will work again, it must be replaced."""
