@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from serve_app.frames import Frame, Priority
-from serve_app.lane_key import LaneClass
+from serve_app.lane_key import DEFERRED as DEFERRED_LANE
 from serve_app.plan import Plan
 from serve_app.pool_queue import PoolQueue
-from serve_app.pressure import MemoryLevel
 from serve_app.routes import Route
 from serve_app.verdicts import Verdict, VerdictKind
 
@@ -21,6 +20,9 @@ CRITICAL_MARGIN_FRACTION = 0.5
 DEFERRED_MARGIN = 1.5
 # No sooner is it worth to ask again.
 MIN_RETRY_S = 0.05
+
+# Looked up for every frame, see `lane_key.py`.
+CRITICAL = Priority.CRITICAL
 
 ADMITTED = Verdict(VerdictKind.ADMIT, "in time by prediction")
 DEFERRED = Verdict(VerdictKind.DEFER, "a large frame: served when nothing more urgent waits, or when it must begin")
@@ -47,13 +49,13 @@ class Admission:
         """The verdict, and which of the routes it means."""
         if not routes:
             return Verdict(VerdictKind.REJECT, "larger than every canvas, and the plan rejects such frames"), 0
-        is_critical = frame.priority is Priority.CRITICAL
+        is_critical = frame.priority is CRITICAL
         last = len(routes) - 1
         wait_s = late_s = 0.0
         shed = None
         for index, route in enumerate(routes):
             pressure = self._pools[route.pool].pressure
-            if not is_critical and pressure.memory is MemoryLevel.SHED:
+            if not is_critical and pressure.sheds:
                 shed = route.pool
             elif is_critical or index == last or route.rung >= pressure.rung:
                 wait_s, late_s = self._late_s(frame, route)
@@ -61,7 +63,7 @@ class Admission:
                     return self._admitted(routes, index), index
         if is_critical or (shed is None and last > 0 and self._fits_if_degraded(frame, routes[last])):
             return self._admitted(routes, last), last
-        if shed is None and self.begin_by_s(frame, routes[last]) < frame.arrived_s:
+        if shed is None and self.times(frame, routes[last], routes[last])[1] < frame.arrived_s:
             return (TOO_SHORT if last == 0 else self._admitted(routes, last)), last
         return self._rejected(frame, shed, wait_s, late_s), last
 
@@ -86,49 +88,40 @@ class Admission:
         """The predicted wait on a route, and by how much the frame would be late there; at most 0: in time."""
         pool, now_s = self._pools[route.pool], frame.arrived_s
         own_s, left_s = route.own_s + pool.around_s, frame.deadline_s - now_s
-        if frame.priority is Priority.CRITICAL:
+        if frame.priority is CRITICAL:
             wait_s = pool.wait_for_critical_s(now_s)
             return wait_s, (wait_s + own_s) * (1 + CRITICAL_MARGIN_FRACTION) - left_s
         wait_s = pool.wait_at_most_s(now_s)
         if (wait_s + own_s) * (1 + MARGIN_FRACTION) > left_s:
             # Behind all that waits it would be late; behind what is due before it perhaps not.
-            wait_s = pool.wait_for_other_s(self.due_s(frame, route), now_s)
+            due_s, _, _ = self.times(frame, route, route)
+            wait_s = pool.wait_for_other_s(due_s, now_s)
         return wait_s, (wait_s + own_s) * (1 + MARGIN_FRACTION) - left_s
 
-    def _safe_s(self, route: Route) -> float:
-        """Begun so long before its deadline, a frame is hardly ever late: its own time, the call, and the margin."""
-        return (1 + MARGIN_FRACTION) * self._own_s(route)
+    def times(self, frame: Frame, route: Route, cheapest: Route) -> tuple[float, float, float]:
+        """What follows from a frame's deadline, in seconds on the scheduler's clock.
 
-    def due_s(self, frame: Frame, route: Route) -> float:
-        """A frame's place in its lane: its deadline, less its own time for those that are not critical.
+        Its place in its lane: for a critical frame its deadline, for the others when they should begin. After which
+        moment a cheaper route than this one is safer. After which no route makes the deadline.
 
-        Deferred frames must begin a chunk earlier, and their tiles let others pass.
+        A frame that is begun by its time and the margin before its deadline is hardly ever late. Deferred frames must
+        begin a chunk earlier, and their tiles let others pass. A critical frame is given up only when it would be late
+        for certain; one that never could be in time at its deadline.
         """
-        lane_class = route.lane.lane_class
-        if lane_class == LaneClass.CRITICAL:
-            return frame.deadline_s
-        if lane_class == LaneClass.NORMAL:
-            return frame.deadline_s - self._safe_s(route)
-        begin_s = frame.deadline_s - DEFERRED_MARGIN * self._safe_s(route) - self._max_chunk_s
-        return min(max(begin_s, frame.arrived_s), frame.arrived_s + self._max_defer_s)
-
-    def begin_by_s(self, frame: Frame, route: Route) -> float:
-        """After this a cheaper route is safer."""
-        margin = CRITICAL_MARGIN_FRACTION if frame.priority is Priority.CRITICAL else MARGIN_FRACTION
-        return frame.deadline_s - (1 + margin) * self._own_s(route)
-
-    def last_start_s(self, frame: Frame, cheapest: Route) -> float:
-        """After this no route makes the deadline; the deadline itself for a frame that never could.
-
-        A critical frame is given up only when it would be late for certain.
-        """
-        margin = 0.0 if frame.priority is Priority.CRITICAL else MARGIN_FRACTION
-        start_s = frame.deadline_s - (1 + margin) * self._own_s(cheapest)
-        return start_s if start_s > frame.arrived_s else frame.deadline_s
-
-    def _own_s(self, route: Route) -> float:
-        """Seconds of a frame and of the call around it."""
-        return route.own_s + self._pools[route.pool].around_s
+        deadline_s = frame.deadline_s
+        own_s = route.own_s + self._pools[route.pool].around_s
+        cheapest_s = own_s if cheapest is route else cheapest.own_s + self._pools[cheapest.pool].around_s
+        if frame.priority is CRITICAL:
+            due_s = deadline_s
+            begin_by_s = deadline_s - (1 + CRITICAL_MARGIN_FRACTION) * own_s
+            last_start_s = deadline_s - cheapest_s
+        else:
+            due_s = begin_by_s = deadline_s - (1 + MARGIN_FRACTION) * own_s
+            last_start_s = deadline_s - (1 + MARGIN_FRACTION) * cheapest_s
+            if route.lane.lane_class is DEFERRED_LANE:
+                begin_s = deadline_s - DEFERRED_MARGIN * (1 + MARGIN_FRACTION) * own_s - self._max_chunk_s
+                due_s = min(max(begin_s, frame.arrived_s), frame.arrived_s + self._max_defer_s)
+        return due_s, begin_by_s, last_start_s if last_start_s > frame.arrived_s else deadline_s
 
     @staticmethod
     def _admitted(routes: tuple[Route, ...], index: int) -> Verdict:
@@ -137,4 +130,4 @@ class Admission:
             wanted = routes[0]
             reason = f"rung {route.rung}: {route.model} on {route.canvas} instead of {wanted.model} on {wanted.canvas}"
             return Verdict(VerdictKind.DEGRADE, reason, rung=route.rung)
-        return DEFERRED if route.lane.lane_class == LaneClass.DEFERRED else ADMITTED
+        return DEFERRED if route.lane.lane_class is DEFERRED_LANE else ADMITTED

@@ -38,7 +38,11 @@ class Backlog:
         """Count noncritical work; returns the bin to give back to `remove`."""
         if int(now_s / BIN_S) > self._first:
             self._turn(now_s)
-        number = min(max(int(due_s / BIN_S), self._first), self._first + NUM_BINS - 1)
+        number, last = int(due_s / BIN_S), self._first + NUM_BINS - 1
+        if number > last:
+            number = last
+        elif number < self._first:
+            number = self._first
         self._bins_s[number % NUM_BINS] += work_s
         self.others_s += work_s
         return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from engines.spec import CanvasShape
@@ -31,8 +30,7 @@ class Piece(NamedTuple):
         return self.route.windows[self.number] if self.route.windows else None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Pieces that go to one replica in one call: one canvas, one class, a warmed batch size.
 
     Attributes:

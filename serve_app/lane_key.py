@@ -19,6 +19,10 @@ class LaneClass(IntEnum):
     __hash__ = int.__hash__
 
 
+# Python 3.11 looks an enum's members up in Python, 150 ns each: what is asked for every frame uses these.
+CRITICAL, NORMAL, DEFERRED = LaneClass
+
+
 class LaneKey(NamedTuple):
     """What all pieces of one lane have in common."""
 

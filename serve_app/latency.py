@@ -51,8 +51,7 @@ class Origin(Enum):
     """Nothing is known yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(NamedTuple):
     """Seconds that one batch keeps the device (network and boxes), how far they scatter, and how often measured."""
 
     run_s: float
@@ -126,13 +125,14 @@ class LatencyModel:
         else:
             ratio = took_s / (before.run_s * self._pace)
             ratio = min(MAX_PACE_STEP, max(1 / MAX_PACE_STEP, ratio))
-            self._pace *= 1 + PACE_LEARNING_RATE * (ratio - 1)
-            self._pace = min(MAX_PACE, max(1 / MAX_PACE, self._pace))
-            known[canvas, batch] = _moved(before, took_s / self._pace)
+            pace = self._pace * (1 + PACE_LEARNING_RATE * (ratio - 1))
+            self._pace = pace = min(MAX_PACE, max(1 / MAX_PACE, pace))
+            known[canvas, batch] = after = _moved(before, took_s / pace)
+            own_s = after.run_s
         self._num_observed += 1
         if before is None or self._num_observed % REFRESH_OBSERVATIONS == 0:
             self._predicted.clear()
-        self._predicted[model, canvas, batch] = known[canvas, batch].run_s
+        self._predicted[model, canvas, batch] = own_s
 
     def entries(self) -> dict[LatencyKey, Latency]:
         """All that is known, at the present pace, to be saved in a `LatencyTable`."""

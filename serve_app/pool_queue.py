@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from serve_app.backlog import Backlog
-from serve_app.lane_key import LaneClass, LaneKey
+from serve_app.lane_key import CRITICAL, DEFERRED, NORMAL, LaneClass, LaneKey
 from serve_app.lanes import Lane, Waiting
 from serve_app.pressure import Pressure
 from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA, MIN_CREDITS_PER_REPLICA, ReplicaCredits
@@ -20,8 +20,6 @@ SHARE_BEFORE = 0.7
 PRESSURE_INTERVAL_S = 0.01
 # Over how long the share of critical work is averaged.
 CRITICAL_SHARE_S = 5.0
-# The average moves slowly: it is brought up to date this often.
-SHARE_INTERVAL_S = 0.01
 # However much critical work came lately, the others are predicted to get at least this share of the pool.
 MIN_SHARE_OF_OTHERS = 0.1
 
@@ -56,6 +54,7 @@ class PoolQueue:
         self._lanes: dict[LaneKey, Lane] = {}
         self._lanes_of_class: tuple[list[Lane], ...] = ([], [], [])
         self._critical_share = 0.0
+        self._share_of_others = 1.0
         self._critical_seen_s = 0.0
 
     @property
@@ -85,7 +84,7 @@ class PoolQueue:
             lane.add(waiting, index)
         waiting.num_waiting = num_pieces
         waiting.work_s = work_s
-        if lane_class == LaneClass.CRITICAL:
+        if lane_class is CRITICAL:
             self.backlog.critical_s += work_s
         else:
             if is_new and not (self.num_waiting[1] or self.num_waiting[2]):
@@ -94,11 +93,11 @@ class PoolQueue:
             cheapest = waiting.routes[-1]
             waiting.saving_s = 0.0 if cheapest is route else work_s - cheapest.piece_s * cheapest.num_pieces
             self.backlog.saving_s += waiting.saving_s
-            if lane_class == LaneClass.DEFERRED:
+            if lane_class is DEFERRED:
                 self.backlog.deferred_s += work_s
         if is_new:
             lane.arrival(now_s)
-        if lane_class == LaneClass.CRITICAL or (lane is self.held_lane and lane.num_waiting >= route.max_batch):
+        if lane_class is CRITICAL or (lane is self.held_lane and lane.num_waiting >= route.max_batch):
             self.release()
         self.num_waiting[lane_class] += num_pieces
 
@@ -142,45 +141,46 @@ class PoolQueue:
         critical work has kept all others from the pool for `max_starve_s`, one chunk of the others counts as critical.
         """
         others = self._first_of_others(now_s)
-        if not self.num_waiting[LaneClass.CRITICAL]:
+        if not self.num_waiting[CRITICAL]:
             return None if others is None else (others, False)
         if others is not None and now_s - self.others_served_s >= max_starve_s:
             return others, True
-        critical = self._first_of(LaneClass.CRITICAL)
+        critical = self._first_of(CRITICAL)
         return None if critical is None else (critical, True)
 
     def wait_for_critical_s(self, now_s: float) -> float:
         """How long a critical frame that comes now is predicted to wait."""
         ahead_s = self.credits.running_s(now_s) + self.credits.staged_urgent_s + self.backlog.critical_s
-        return max(0.0, ahead_s) / (self.credits.num_ready or 1)
+        return ahead_s / (self.credits.num_ready or 1) if ahead_s > 0 else 0.0
 
     def wait_at_most_s(self, now_s: float) -> float:
         """How long a noncritical frame would wait behind all that is here: more than it is predicted to, but cheap."""
         ahead_s = self.credits.staged_others_s + self.backlog.others_s
-        wait_s = self.wait_for_critical_s(now_s) + max(0.0, ahead_s) / (self.credits.num_ready or 1)
-        return wait_s / self._share_of_others(now_s)
+        wait_s = self.wait_for_critical_s(now_s)
+        if ahead_s > 0:
+            wait_s += ahead_s / (self.credits.num_ready or 1)
+        return wait_s / self._share_of_others
 
     def wait_if_degraded_s(self, now_s: float) -> float:
         """How long a noncritical frame would wait if all that waits took its cheapest route."""
-        saved_s = max(0.0, self.backlog.saving_s) / (self.credits.num_ready or 1) / self._share_of_others(now_s)
+        saved_s = max(0.0, self.backlog.saving_s) / (self.credits.num_ready or 1) / self._share_of_others
         return max(0.0, self.wait_at_most_s(now_s) - saved_s)
 
     def wait_for_other_s(self, due_s: float, now_s: float) -> float:
         """How long a noncritical frame that comes now and is due then is predicted to wait."""
         ahead_s = self.credits.staged_others_s + self.backlog.ahead_s(due_s, now_s)
         wait_s = self.wait_for_critical_s(now_s) + max(0.0, ahead_s) / (self.credits.num_ready or 1)
-        return wait_s / self._share_of_others(now_s)
+        return wait_s / self._share_of_others
 
     def feel_pressure(self, now_s: float) -> None:
-        """Tell the ladder how long a normal frame would wait behind all that is not deferred."""
+        """Tell the ladder how long a normal frame would wait behind all that is not deferred.
+
+        To be called every `PRESSURE_INTERVAL_S`: the share of critical work is brought up to date as well.
+        """
+        self.critical_came(0.0, now_s)
         ahead_s = self.credits.staged_others_s + self.backlog.normal_s
         wait_s = self.wait_for_critical_s(now_s) + max(0.0, ahead_s) / (self.credits.num_ready or 1)
-        self.pressure.waits(wait_s / self._share_of_others(now_s), now_s)
-
-    def critical_came(self, work_s: float, now_s: float) -> None:
-        """Critical work of so many device seconds has arrived."""
-        self._decay(now_s)
-        self._critical_share += work_s / CRITICAL_SHARE_S
+        self.pressure.waits(wait_s / self._share_of_others, now_s)
 
     def took(self, busy_s: float, around_s: float) -> None:
         """A batch took so long on the device, and beside it: so many must be on their way to keep a device busy."""
@@ -189,24 +189,23 @@ class PoolQueue:
         on_their_way = 1 + math.ceil(self.around_s / max(self._run_s, 1e-6))
         self.credits.per_replica = min(MAX_CREDITS_PER_REPLICA, max(MIN_CREDITS_PER_REPLICA, on_their_way))
 
-    def _share_of_others(self, now_s: float) -> float:
-        self._decay(now_s)
-        return max(MIN_SHARE_OF_OTHERS, 1 - self._critical_share / (self.credits.num_ready or 1))
-
-    def _decay(self, now_s: float) -> None:
-        if now_s > self._critical_seen_s + SHARE_INTERVAL_S:
+    def critical_came(self, work_s: float, now_s: float) -> None:
+        """Critical work of so many device seconds has arrived: the moving mean of it fades until now, and grows."""
+        if now_s > self._critical_seen_s:
             self._critical_share *= math.exp((self._critical_seen_s - now_s) / CRITICAL_SHARE_S)
             self._critical_seen_s = now_s
+        self._critical_share += work_s / CRITICAL_SHARE_S
+        self._share_of_others = max(MIN_SHARE_OF_OTHERS, 1 - self._critical_share / (self.credits.num_ready or 1))
 
     def _first_of_others(self, now_s: float) -> Lane | None:
-        deferred = self._first_of(LaneClass.DEFERRED) if self.num_waiting[LaneClass.DEFERRED] else None
+        deferred = self._first_of(DEFERRED) if self.num_waiting[DEFERRED] else None
         if deferred is not None and self.pressure.pauses_deferred:
             deferred = None
-        if not self.num_waiting[LaneClass.NORMAL]:
+        if not self.num_waiting[NORMAL]:
             return deferred
         if deferred is not None and deferred.first_due_s() <= now_s:
             return deferred
-        return self._first_of(LaneClass.NORMAL)
+        return self._first_of(NORMAL)
 
     def _first_of(self, lane_class: LaneClass) -> Lane | None:
         """The lane of a class whose head is due first. Linear in the number of canvases."""
@@ -220,7 +219,7 @@ class PoolQueue:
     def _uncount(self, waiting: Waiting, work_s: float) -> None:
         waiting.work_s -= work_s
         lane_class = waiting.route.lane.lane_class
-        if lane_class == LaneClass.CRITICAL:
+        if lane_class is CRITICAL:
             self.backlog.critical_s -= work_s
             return
         self.backlog.remove(waiting.backlog_bin, work_s)
@@ -228,5 +227,5 @@ class PoolQueue:
             # Once a piece is on its way it takes no other route, nor does the rest.
             self.backlog.saving_s -= waiting.saving_s
             waiting.saving_s = 0.0
-        if lane_class == LaneClass.DEFERRED:
+        if lane_class is DEFERRED:
             self.backlog.deferred_s -= work_s

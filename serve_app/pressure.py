@@ -31,6 +31,11 @@ class Pressure:
     Hysteresis: between the two watermarks nothing changes. Dwell: at most one step down in `DOWN_DWELL_S`, except to
     the last rung where frames would be rejected otherwise, and one up in `UP_DWELL_S` of calm. Liveness: an empty queue
     and free memory lead back to rung 0, one step a dwell.
+
+    Attributes:
+        rung: the first rung that noncritical frames may take; 0 is their own model at their own size.
+        pauses_deferred: whether deferred frames must wait however late it is.
+        sheds: whether noncritical frames must be rejected.
     """
 
     def __init__(self, *, num_rungs: int, slo_s: float) -> None:
@@ -41,23 +46,26 @@ class Pressure:
         self._queue_rung = 0
         self._stepped_s = float("-inf")
         self._calm_since_s: float | None = None
-        self.memory = MemoryLevel.NORMAL
+        self.rung = 0
+        self.pauses_deferred = False
+        self.sheds = False
+        self._memory = MemoryLevel.NORMAL
 
     @property
-    def rung(self) -> int:
-        """The first rung that noncritical frames may take; 0 is their own model at their own size."""
-        if self.memory >= MemoryLevel.CRITICAL:
-            return self._num_rungs
-        return max(self._queue_rung, min(int(self.memory), self._num_rungs))
+    def memory(self) -> MemoryLevel:
+        """How full the memory of the pool's devices is."""
+        return self._memory
 
-    @property
-    def pauses_deferred(self) -> bool:
-        """Whether deferred frames must wait however late it is."""
-        return self.memory >= MemoryLevel.CRITICAL
+    @memory.setter
+    def memory(self, level: MemoryLevel) -> None:
+        self._memory = level
+        self.pauses_deferred = level >= MemoryLevel.CRITICAL
+        self.sheds = level is MemoryLevel.SHED
+        self._go_to(self._queue_rung)
 
     def goes_down(self, now_s: float) -> None:
         """Go to the last rung at once: frames would have to be rejected."""
-        self._queue_rung = self._num_rungs
+        self._go_to(self._num_rungs)
         self._stepped_s = now_s
         self._calm_since_s = None
 
@@ -67,7 +75,7 @@ class Pressure:
             self._calm_since_s = None
             is_high = wait_s > self._high_s and self._queue_rung < self._num_rungs
             if is_high and now_s - self._stepped_s >= DOWN_DWELL_S:
-                self._queue_rung += 1
+                self._go_to(self._queue_rung + 1)
                 self._stepped_s = now_s
         elif self._calm_since_s is None:
             self._calm_since_s = now_s
@@ -75,5 +83,11 @@ class Pressure:
             calm_s = now_s - max(self._calm_since_s, self._stepped_s)
             if self._queue_rung and calm_s >= UP_DWELL_S:
                 # One step for each dwell that has passed: nobody asked while nothing came.
-                self._queue_rung = max(0, self._queue_rung - int(calm_s / UP_DWELL_S))
+                self._go_to(max(0, self._queue_rung - int(calm_s / UP_DWELL_S)))
                 self._stepped_s = now_s
+
+    def _go_to(self, queue_rung: int) -> None:
+        """The queue asks for a rung; memory may ask for a lower one."""
+        self._queue_rung = queue_rung
+        asked_by_memory = self._num_rungs if self.pauses_deferred else min(int(self._memory), self._num_rungs)
+        self.rung = max(queue_rung, asked_by_memory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from serve_app.errors import FramelaneError
 
@@ -20,8 +20,7 @@ class SchedulerStateError(FramelaneError):
     """An event that cannot have happened, such as the end of a batch that was never sent; nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class Held(NamedTuple):
     """A batch at a replica: its id, whether it is critical work, how long it will run, and when it will be there."""
 
     batch_id: int
@@ -64,8 +63,7 @@ class Replica:
 _Entry = tuple[float, int, int, Replica]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a batch could go now, when it would begin to run there, and from when on it could."""
 
     replica: Replica
@@ -124,7 +122,8 @@ class ReplicaCredits:
 
     def running_s(self, now_s: float) -> float:
         """Device seconds until all that runs has ended."""
-        return max(0.0, self._running_end_sum_s - self._num_running * now_s)
+        running_s = self._running_end_sum_s - self._num_running * now_s
+        return running_s if running_s > 0 else 0.0
 
     def place_for_critical(self, now_s: float, before_s: float) -> Place | None:
         """Where a critical batch can go that takes `before_s` on its way: at once, or after the running batch."""
@@ -141,9 +140,9 @@ class ReplicaCredits:
 
     def place_for_other(self, now_s: float, before_s: float) -> Place | None:
         """Where a noncritical batch can go that takes `before_s` on its way: at once, or after all that is held."""
-        there_s = now_s + before_s
         if self._idle:
             # Whatever the others hold, which may be more than `per_replica` has become.
+            there_s = now_s + before_s
             return Place(next(iter(self._idle.values())), there_s, there_s)
         kept = 1 if self.num_ready > 1 else 0
         if self._num_others >= self.per_replica * self.num_ready - kept:
@@ -152,6 +151,7 @@ class ReplicaCredits:
         while heap:
             free_s, _, version, replica = heap[0]
             if replica.version == version and replica.num_others < self.per_replica:
+                there_s = now_s + before_s
                 return Place(replica, max(there_s, free_s), there_s)
             heapq.heappop(heap)
         return None
@@ -170,7 +170,9 @@ class ReplicaCredits:
             replica.held.append(held)
             self._runs(replica, place.there_s)
         else:
-            place_in_line = 1 + sum(1 for staged in replica.held[1:] if staged.urgent) if urgent else len(replica.held)
+            place_in_line = len(replica.held)
+            if urgent:
+                place_in_line = 1 + sum(1 for staged in replica.held[1:] if staged.urgent)
             replica.held.insert(place_in_line, held)
             self._stage(replica, held, 1)
         self._where[batch_id] = replica
@@ -187,7 +189,9 @@ class ReplicaCredits:
         replica = self._where.pop(batch_id, None)
         if replica is None:
             raise SchedulerStateError(f"batch {batch_id}: is not running; a batch ends once")
-        index = next(place for place, held in enumerate(replica.held) if held.batch_id == batch_id)
+        index = 0
+        while replica.held[index].batch_id != batch_id:
+            index += 1
         ended = replica.held.pop(index)
         if not ended.urgent:
             self._count_other(replica, -1)

@@ -12,11 +12,12 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from serve_app.admission import Admission
 from serve_app.batching import Batch, Piece, batch_size, gain_of_joining, neighbours
 from serve_app.frames import Frame, Priority
-from serve_app.lane_key import LaneClass
+from serve_app.lane_key import CRITICAL, DEFERRED, NORMAL
 from serve_app.lanes import Lane, Waiting
 from serve_app.latency import LatencyModel
 from serve_app.plan import Keep, Plan
@@ -30,28 +31,27 @@ from serve_app.verdicts import Verdict, VerdictKind
 MAX_ATTEMPTS = 2
 # Of the budgets, what noncritical frames may take: critical ones are refused last.
 SHARE_OF_NONCRITICAL = 0.9
+# Looked up for every frame, see `lane_key.py`.
+CRITICAL_PRIORITY, KEEP_LATEST, REJECT = Priority.CRITICAL, Keep.LATEST, VerdictKind.REJECT
 # How often routes are worked out anew from the latencies.
 ROUTES_REFRESH_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """What became of a frame that arrived: its verdict, and the older frame whose place it took."""
 
     verdict: Verdict
     superseded: Frame | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Expired:
+class Expired(NamedTuple):
     """A frame that cannot make its deadline any more, and how it would have been served."""
 
     frame: Frame
     route: Route
 
 
-@dataclass(frozen=True, slots=True)
-class Decisions:
+class Decisions(NamedTuple):
     """What to do now: batches to send (their credits are taken), frames to answer as expired."""
 
     batches: tuple[Batch, ...]
@@ -59,6 +59,7 @@ class Decisions:
 
 
 NOTHING = Decisions((), ())
+NO_IDS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,9 @@ class Scheduler:
         self._batches: dict[int, tuple[Batch, tuple[Waiting, ...]]] = {}
         self._expiry: list[tuple[float, int, int, Waiting]] = []
         self._held_bytes = 0
+        self._max_starve_s = plan.scheduling.max_starve_s
+        self._max_others = math.floor(SHARE_OF_NONCRITICAL * plan.limits.max_waiting_frames)
+        self._max_others_bytes = SHARE_OF_NONCRITICAL * plan.limits.max_waiting_bytes
         self._order = itertools.count()
         self._batch_ids = itertools.count(1)
         self._routes_from_s = -math.inf
@@ -163,24 +167,25 @@ class Scheduler:
             self._routes.refresh()
             self._routes_from_s = now_s
         rule = self._routes.rule_of(frame.camera)
-        older = self._latest.get((frame.camera, frame.priority)) if rule.keep is Keep.LATEST else None
-        full = self._over_budget(frame, older)
-        if full is not None:
-            return Arrival(full)
+        older = self._latest.get((frame.camera, frame.priority)) if rule.keep is KEEP_LATEST else None
+        if not self._has_room(frame):
+            full = self._over_budget(frame, older)
+            if full is not None:
+                return Arrival(full)
         routes = self._routes.routes(rule, frame.size_hw, frame.priority)
         if now_s - self._felt_s >= PRESSURE_INTERVAL_S:
             self._feel_pressure(now_s)
         verdict, index = self._admission.judge(frame, routes)
-        if verdict.kind is VerdictKind.REJECT:
+        if verdict.kind is REJECT:
             return Arrival(verdict)
         if older is not None:
             self._take_out(older)
         waiting = Waiting(frame, routes, index)
         self._entries[frame.frame_id] = waiting
         self._held_bytes += frame.num_bytes
-        if rule.keep is Keep.LATEST:
+        if rule.keep is KEEP_LATEST:
             self._latest[frame.camera, frame.priority] = waiting
-        if frame.priority is Priority.CRITICAL:
+        if frame.priority is CRITICAL_PRIORITY:
             route = routes[index]
             self._pools[route.pool].critical_came(route.piece_s * route.num_pieces, now_s)
         self._enqueue(waiting, range(waiting.route.num_pieces), now_s, is_new=True)
@@ -205,7 +210,7 @@ class Scheduler:
 
     def decide(self, now_s: float) -> Decisions:
         """Expire what cannot make its deadline any more, and send what the free credits allow."""
-        expired = self._expire(now_s)
+        expired = self._expire(now_s) if self._expiry and self._expiry[0][0] <= now_s else []
         if now_s - self._felt_s >= PRESSURE_INTERVAL_S:
             self._feel_pressure(now_s)
         batches: list[Batch] = []
@@ -217,8 +222,7 @@ class Scheduler:
                     if now_s < pool.hold_until_s:
                         continue
                     pool.release()
-                if pool.num_waiting[0] or pool.num_waiting[1] or pool.num_waiting[2]:
-                    self._form_batches(pool, now_s, batches, expired)
+                self._form_batches(pool, now_s, batches, expired)
         return Decisions(tuple(batches), tuple(expired)) if batches or expired else NOTHING
 
     def batch_ended(
@@ -247,7 +251,7 @@ class Scheduler:
             self._latency.observe(batch.model, batch.canvas, len(batch.pieces), busy_s)
             if around_s is not None:
                 self._pools[batch.pool].took(busy_s, around_s)
-        lost = set(failed)
+        lost = set(failed) if failed else NO_IDS
         done = []
         for waiting in entries:
             waiting.num_running -= 1
@@ -295,6 +299,10 @@ class Scheduler:
         for pool in self._pools.values():
             pool.feel_pressure(now_s)
 
+    def _has_room(self, frame: Frame) -> bool:
+        """Whether there is room for a frame of any priority: the answer for nearly all of them, and quickly."""
+        return len(self._entries) < self._max_others and self._held_bytes + frame.num_bytes <= self._max_others_bytes
+
     def _over_budget(self, frame: Frame, older: Waiting | None) -> Verdict | None:
         """The rejection of a frame for which there is no room; None if there is."""
         limits = self._plan.limits
@@ -302,7 +310,7 @@ class Scheduler:
         if older is not None:
             num_frames, num_bytes = num_frames - 1, num_bytes - older.frame.num_bytes
         # An empty house takes any frame within the limits: a share of a small one might take none.
-        share = 1.0 if frame.priority is Priority.CRITICAL or num_frames == 1 else SHARE_OF_NONCRITICAL
+        share = 1.0 if frame.priority is CRITICAL_PRIORITY or num_frames == 1 else SHARE_OF_NONCRITICAL
         of = "" if share == 1 else f", {share:.0%} of them by noncritical ones"
         if num_frames > share * limits.max_waiting_frames:
             reason = f"{num_frames - 1} frames are here, allowed are {limits.max_waiting_frames}{of}"
@@ -321,9 +329,9 @@ class Scheduler:
             # Pieces of a lost batch join those that still wait: all of them take their places anew.
             pieces = sorted({*pool.waiting_pieces(waiting), *pieces})
             pool.take_out(waiting)
-        waiting.due_s = self._admission.due_s(frame, route)
-        waiting.begin_by_s = self._admission.begin_by_s(frame, route)
-        waiting.last_start_s = self._admission.last_start_s(frame, waiting.routes[-1])
+        waiting.due_s, waiting.begin_by_s, waiting.last_start_s = self._admission.times(
+            frame, route, waiting.routes[-1]
+        )
         pool.add(waiting, pieces, now_s, is_new=is_new)
         heappush(self._expiry, (waiting.last_start_s, next(self._order), waiting.epoch, waiting))
         if len(self._expiry) > 2 * len(self._entries) + 64:
@@ -340,7 +348,8 @@ class Scheduler:
         waiting.epoch += 1
         del self._entries[frame.frame_id]
         self._held_bytes -= frame.num_bytes
-        self._no_longer_latest(waiting)
+        if self._latest:
+            self._no_longer_latest(waiting)
 
     def _no_longer_latest(self, waiting: Waiting) -> None:
         key = waiting.frame.camera, waiting.frame.priority
@@ -369,14 +378,13 @@ class Scheduler:
         return expired
 
     def _form_batches(self, pool: PoolQueue, now_s: float, batches: list[Batch], expired: list[Expired]) -> None:
-        max_starve_s = self._plan.scheduling.max_starve_s
-        while True:
-            has_critical = pool.num_waiting[LaneClass.CRITICAL] > 0
-            before_s = pool.before_s
+        num_waiting, before_s = pool.num_waiting, pool.before_s
+        while num_waiting[0] or num_waiting[1] or num_waiting[2]:
+            has_critical = num_waiting[0] > 0
             other_place = pool.credits.place_for_other(now_s, before_s)
             if other_place is None and not has_critical:
                 return
-            choice = pool.next_lane(now_s, max_starve_s)
+            choice = pool.next_lane(now_s, self._max_starve_s)
             if choice is None:
                 return
             lane, urgent = choice
@@ -385,7 +393,7 @@ class Scheduler:
             if place is None or head is None:
                 return
             begin_s = place.start_s - before_s
-            if self._rerouted(head, pool, begin_s, now_s):
+            if head.index < len(head.routes) - 1 and self._rerouted(head, pool, begin_s, now_s):
                 continue
             last_start_s = head.frame.deadline_s if head.has_begun else head.last_start_s
             if begin_s > last_start_s:
@@ -408,22 +416,22 @@ class Scheduler:
     def _hold_until_s(self, lane: Lane, place: Place, pool: PoolQueue, *, is_full: bool) -> float:
         """Until when a batch that would only be staged may stay here: for company, or for what is more urgent."""
         must_leave_s = place.start_s - pool.around_s
-        if lane.key.lane_class == LaneClass.DEFERRED:
+        if lane.key.lane_class is DEFERRED:
             return must_leave_s
         expected_s = lane.next_arrival_s()
         return -math.inf if is_full or expected_s is None else min(must_leave_s, expected_s)
 
     def _rerouted(self, waiting: Waiting, pool: PoolQueue, begin_s: float, now_s: float) -> bool:
         """Move a frame of which nothing has run yet to a lower rung, if pressure or its slack ask for it."""
-        if waiting.has_begun or waiting.index == len(waiting.routes) - 1:
+        if waiting.has_begun:
             return False
         routes, index = waiting.routes, waiting.index
         last = len(routes) - 1
-        rung = 0 if waiting.route.lane.lane_class == LaneClass.CRITICAL else pool.pressure.rung
+        rung = 0 if waiting.route.lane.lane_class is CRITICAL else pool.pressure.rung
         begin_by_s = waiting.begin_by_s
         while index < last and (routes[index].rung < rung or begin_s > begin_by_s):
             index += 1
-            begin_by_s = self._admission.begin_by_s(waiting.frame, routes[index])
+            _, begin_by_s, _ = self._admission.times(waiting.frame, routes[index], routes[index])
         if index == waiting.index:
             return False
         pool.take_out(waiting)
@@ -439,21 +447,20 @@ class Scheduler:
         route = taken[0][0].route
         for waiting, _ in taken:
             pool.popped(waiting)
-        if size < route.max_batch and lane.key.lane_class == LaneClass.NORMAL:
+        if size < route.max_batch and lane.key.lane_class is NORMAL:
             taken += self._joining(pool, lane, route, size, time_left_s)
-        pieces = []
-        for waiting, index in taken:
-            self._no_longer_latest(waiting)
-            pieces.append(Piece(waiting.frame, waiting.route, index))
-        if lane.key.lane_class != LaneClass.CRITICAL:
+        if self._latest:
+            for waiting, _ in taken:
+                self._no_longer_latest(waiting)
+        if lane.key.lane_class is not CRITICAL:
             pool.others_served_s = now_s
         run_s = self._latency.predict_s(route.model, route.canvas, len(taken))
         batch = Batch(
             next(self._batch_ids), pool.name, place.replica.name, route.bucket, route.model, route.canvas, urgent,
-            run_s, tuple(pieces),
+            run_s, tuple([Piece(waiting.frame, waiting.route, index) for waiting, index in taken]),
         )  # fmt: skip
         pool.credits.sent(batch.batch_id, place, run_s, urgent=urgent)
-        self._batches[batch.batch_id] = batch, tuple(waiting for waiting, _ in taken)
+        self._batches[batch.batch_id] = batch, tuple([waiting for waiting, _ in taken])
         return batch
 
     def _joining(

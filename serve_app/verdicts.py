@@ -18,6 +18,9 @@ class VerdictKind(Enum):
     REJECT = "reject"
     """Not served; `retry_after_s` says when there may be room."""
 
+    # Looked up for every frame; an enum's own hash is computed in Python, from its name.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -51,3 +54,6 @@ class Outcome(Enum):
     """Its caller gave up while it waited."""
     FAILED = "failed"
     """A replica tried and could not."""
+
+    # As above.
+    __hash__ = object.__hash__

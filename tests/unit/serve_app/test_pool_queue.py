@@ -191,6 +191,8 @@ def test_the_share_of_critical_work_slows_the_others():
     pool.critical_came(1e6, 100.0)
     full_s = pool.wait_for_other_s(2.0, 100.0)
 
+    pool.feel_pressure(1000.0)
+
     assert (busy_s, full_s) == pytest.approx((2 * calm_s, calm_s / MIN_SHARE_OF_OTHERS))
     assert pool.wait_for_other_s(2.0, 1000.0) == pytest.approx(calm_s)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from serve_samples import (
     HD,
@@ -53,7 +51,7 @@ def test_a_frame_goes_to_an_idle_replica_at_once():
     (batch,) = scheduler.decide(1.0).batches
 
     assert sent(Decisions((batch,), ())) == [["a"]]
-    assert dataclasses.replace(batch, pieces=()) == Batch(
+    assert batch._replace(pieces=()) == Batch(
         batch_id=1, pool="near", replica="near-0", bucket="vga", model="full", canvas=VGA, urgent=False, run_s=VGA_S,
         pieces=(),
     )  # fmt: skip
