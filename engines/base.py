@@ -37,7 +37,7 @@ class EngineOutput:
 
 
 class Engine(Protocol):
-    """One model on one device. Not thread-safe: one thread owns it from `warm` to `close`."""
+    """One model on one device. Not thread-safe: one thread owns it from `warm` to `close`, but for `stage`."""
 
     @property
     def model(self) -> ModelInfo:
@@ -49,6 +49,16 @@ class Engine(Protocol):
         Raises:
             CanvasError: a shape that the model cannot take.
             EngineMemoryError: the device is too small.
+        """
+
+    def stage(self, batch_nhwc: npt.NDArray[np.uint8]) -> None:
+        """Begin to copy to the device the batch that `infer` will be given next, where that pays; it may do nothing.
+
+        The only method that another thread may call while `infer` runs. Whether it was called changes no answer.
+
+        Args:
+            batch_nhwc: the very array that `infer` will be given; it must stay unchanged until that `infer` has ended.
+                One that never comes is replaced by the next one that is staged.
         """
 
     def infer(self, batch_nhwc: npt.NDArray[np.uint8]) -> EngineOutput:

@@ -38,6 +38,9 @@ class FakeEngine:
         check_shapes(shapes, FAKE_MODEL)
         self._warm.update(shapes)
 
+    def stage(self, batch_nhwc: npt.NDArray[np.uint8]) -> None:
+        """See `Engine.stage`; there is no device."""
+
     def infer(self, batch_nhwc: npt.NDArray[np.uint8]) -> EngineOutput:
         """See `Engine.infer`."""
         num_frames, height, width, _ = batch_nhwc.shape

@@ -70,6 +70,9 @@ class OnnxEngine:
                 )
             self._warm.add(shape)
 
+    def stage(self, batch_nhwc: npt.NDArray[np.uint8]) -> None:
+        """See `Engine.stage`; the batch is where the CPU reads it already."""
+
     def infer(self, batch_nhwc: npt.NDArray[np.uint8]) -> EngineOutput:
         """See `Engine.infer`."""
         if batch_nhwc.shape not in self._warm:
