@@ -88,76 +88,82 @@ class LatencyModel:
 
     def __init__(self, table: LatencyTable | None = None) -> None:
         """Begin with a table, or with nothing."""
-        self._known: dict[str, dict[tuple[CanvasShape, int], Latency]] = {}
-        self._predicted: dict[tuple[str, CanvasShape, int], float] = {}
+        self._shapes: dict[tuple[str, CanvasShape, int], _Estimate] = {}
+        self._of_model: dict[str, dict[tuple[CanvasShape, int], _Estimate]] = {}
+        # Of shapes that were not measured.
+        self._interpolated_s: dict[tuple[str, CanvasShape, int], float] = {}
         self._num_observed = 0
         self._pace = 1.0
         for key, latency in (table.entries if table else {}).items():
-            self._known.setdefault(key.model, {})[key.canvas, key.batch] = latency
+            self._learn(*key, _Estimate(*latency))
 
     def predict_s(self, model: str, canvas: CanvasShape, batch: int) -> float:
         """Seconds that a batch of this shape keeps its device."""
         key = (model, canvas, batch)
-        predicted_s = self._predicted.get(key)
+        known = self._shapes.get(key)
+        if known is not None:
+            return known.run_s * self._pace
+        predicted_s = self._interpolated_s.get(key)
         if predicted_s is None:
-            predicted_s = self._predicted[key] = self._work_out_s(model, canvas, batch)
+            predicted_s = self._interpolated_s[key] = self._work_out_s(model, canvas, batch)
         return predicted_s * self._pace
 
     def spread_s(self, model: str, canvas: CanvasShape, batch: int) -> float:
         """Mean distance of a single batch's seconds from the prediction."""
-        latency = self._known.get(model, {}).get((canvas, batch))
-        if latency is None:
+        known = self._shapes.get((model, canvas, batch))
+        if known is None:
             return ASSUMED_SPREAD_FRACTION * self.predict_s(model, canvas, batch)
-        return latency.spread_s * self._pace
+        return known.spread_s * self._pace
 
     def is_measured(self, model: str, canvas: CanvasShape, batch: int) -> bool:
         """Whether this very shape has been timed."""
-        return (canvas, batch) in self._known.get(model, {})
+        return (model, canvas, batch) in self._shapes
 
     def observe(self, model: str, canvas: CanvasShape, batch: int, took_s: float) -> None:
         """A batch took so long on its device."""
         took_s = max(took_s, MIN_S)
-        known = self._known.setdefault(model, {})
-        before = known.get((canvas, batch))
-        if before is None:
-            own_s = took_s / self._pace
-            known[canvas, batch] = Latency(own_s, ASSUMED_SPREAD_FRACTION * own_s, 1)
+        pace = self._pace
+        known = self._shapes.get((model, canvas, batch))
+        if known is None:
+            own_s = took_s / pace
+            self._learn(model, canvas, batch, _Estimate(own_s, ASSUMED_SPREAD_FRACTION * own_s, 1))
         else:
-            ratio = took_s / (before.run_s * self._pace)
-            ratio = min(MAX_PACE_STEP, max(1 / MAX_PACE_STEP, ratio))
-            pace = self._pace * (1 + PACE_LEARNING_RATE * (ratio - 1))
+            ratio = took_s / (known.run_s * pace)
+            if not 1 / MAX_PACE_STEP <= ratio <= MAX_PACE_STEP:
+                ratio = MAX_PACE_STEP if ratio > 1 else 1 / MAX_PACE_STEP
+            pace *= 1 + PACE_LEARNING_RATE * (ratio - 1)
             self._pace = pace = min(MAX_PACE, max(1 / MAX_PACE, pace))
-            known[canvas, batch] = after = _moved(before, took_s / pace)
-            own_s = after.run_s
+            known.move_towards(took_s / pace)
         self._num_observed += 1
-        if before is None or self._num_observed % REFRESH_OBSERVATIONS == 0:
-            self._predicted.clear()
-        self._predicted[model, canvas, batch] = own_s
+        if self._num_observed % REFRESH_OBSERVATIONS == 0:
+            self._interpolated_s.clear()
 
     def entries(self) -> dict[LatencyKey, Latency]:
         """All that is known, at the present pace, to be saved in a `LatencyTable`."""
         pace = self._pace
         return {
-            LatencyKey(model, canvas, batch): Latency(
-                latency.run_s * pace, latency.spread_s * pace, latency.num_samples
-            )
-            for model, known in self._known.items()
-            for (canvas, batch), latency in known.items()
+            LatencyKey(*key): Latency(known.run_s * pace, known.spread_s * pace, known.num_samples)
+            for key, known in self._shapes.items()
         }
 
+    def _learn(self, model: str, canvas: CanvasShape, batch: int, known: _Estimate) -> None:
+        """A shape is known from now on."""
+        self._shapes[model, canvas, batch] = known
+        self._of_model.setdefault(model, {})[canvas, batch] = known
+        self._interpolated_s.clear()
+
     def _work_out_s(self, model: str, canvas: CanvasShape, batch: int) -> float:
-        known = self._known.get(model)
+        """Interpolate a shape that was not measured."""
+        known = self._of_model.get(model)
         if not known:
             return ASSUMED_S_PER_PX * canvas.num_px * batch
-        if (canvas, batch) in known:
-            return known[canvas, batch].run_s
-        of_canvas = [(size, latency.run_s) for (its, size), latency in known.items() if its == canvas]
+        of_canvas = [(size, shape.run_s) for (its, size), shape in known.items() if its == canvas]
         if not of_canvas:
             of_canvas = [
                 (
                     size,
                     _interpolated(
-                        _means((its.num_px, entry.run_s) for (its, n), entry in known.items() if n == size),
+                        _means((its.num_px, shape.run_s) for (its, n), shape in known.items() if n == size),
                         canvas.num_px,
                     ),
                 )
@@ -166,13 +172,28 @@ class LatencyModel:
         return _interpolated(_means(of_canvas), batch)
 
 
-def _moved(before: Latency, took_s: float) -> Latency:
-    """An estimate after one more observation."""
-    reach_s = OUTLIER_SPREADS * before.spread_s
-    distance_s = min(reach_s, max(-reach_s, took_s - before.run_s))
-    run_s = before.run_s + LEARNING_RATE * distance_s
-    spread_s = before.spread_s + LEARNING_RATE * (abs(distance_s) - before.spread_s)
-    return Latency(run_s, max(spread_s, MIN_SPREAD_FRACTION * run_s), before.num_samples + 1)
+class _Estimate:
+    """What is known of one shape at a pace of 1; see `Latency` for the attributes."""
+
+    __slots__ = ("num_samples", "run_s", "spread_s")
+
+    def __init__(self, run_s: float, spread_s: float, num_samples: int) -> None:
+        self.run_s = run_s
+        self.spread_s = spread_s
+        self.num_samples = num_samples
+
+    def move_towards(self, took_s: float) -> None:
+        """Take one more observation into account."""
+        distance_s = took_s - self.run_s
+        reach_s = OUTLIER_SPREADS * self.spread_s
+        if distance_s > reach_s:
+            distance_s = reach_s
+        elif distance_s < -reach_s:
+            distance_s = -reach_s
+        self.run_s += LEARNING_RATE * distance_s
+        spread_s = self.spread_s + LEARNING_RATE * (abs(distance_s) - self.spread_s)
+        self.spread_s = max(spread_s, MIN_SPREAD_FRACTION * self.run_s)
+        self.num_samples += 1
 
 
 def _means(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:

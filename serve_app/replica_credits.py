@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Collection
+from heapq import heappush
 from typing import NamedTuple
 
 from serve_app.errors import FramelaneError
@@ -14,6 +15,10 @@ MIN_CREDITS_PER_REPLICA = 2
 # Where a call takes several times as long as a run, more must be on their way to keep the device busy; but each takes a
 # decision early.
 MAX_CREDITS_PER_REPLICA = 6
+# A named tuple's own constructor is Python and takes three times as long; these are made for every batch.
+new_tuple = tuple.__new__
+# How often heaps are looked at for entries of older states.
+CLEANING_CHANGES = 64
 
 
 class SchedulerStateError(FramelaneError):
@@ -52,11 +57,6 @@ class Replica:
         self.staged_s = 0.0
         self.num_others = 0
         self.version = 0
-
-    @property
-    def has_urgent_staged(self) -> bool:
-        """Whether a critical batch waits for the running one."""
-        return len(self.held) > 1 and self.held[1].urgent
 
 
 # When it will be free, order of entry, version, replica.
@@ -129,12 +129,12 @@ class ReplicaCredits:
         """Where a critical batch can go that takes `before_s` on its way: at once, or after the running batch."""
         there_s = now_s + before_s
         if self._idle:
-            return Place(next(iter(self._idle.values())), there_s, there_s)
+            return new_tuple(Place, (next(iter(self._idle.values())), there_s, there_s))
         heap = self._overtakable
         while heap:
             free_s, _, version, replica = heap[0]
             if replica.version == version:
-                return Place(replica, max(there_s, free_s), there_s)
+                return new_tuple(Place, (replica, max(there_s, free_s), there_s))
             heapq.heappop(heap)
         return None
 
@@ -143,7 +143,7 @@ class ReplicaCredits:
         if self._idle:
             # Whatever the others hold, which may be more than `per_replica` has become.
             there_s = now_s + before_s
-            return Place(next(iter(self._idle.values())), there_s, there_s)
+            return new_tuple(Place, (next(iter(self._idle.values())), there_s, there_s))
         kept = 1 if self.num_ready > 1 else 0
         if self._num_others >= self.per_replica * self.num_ready - kept:
             return None
@@ -152,7 +152,7 @@ class ReplicaCredits:
             free_s, _, version, replica = heap[0]
             if replica.version == version and replica.num_others < self.per_replica:
                 there_s = now_s + before_s
-                return Place(replica, max(there_s, free_s), there_s)
+                return new_tuple(Place, (replica, max(there_s, free_s), there_s))
             heapq.heappop(heap)
         return None
 
@@ -165,7 +165,7 @@ class ReplicaCredits:
     def sent(self, batch_id: int, place: Place, run_s: float, *, urgent: bool) -> None:
         """A batch goes to a place; it will run for so long."""
         replica = place.replica
-        held = Held(batch_id, urgent, run_s, place.there_s)
+        held = new_tuple(Held, (batch_id, urgent, run_s, place.there_s))
         if not replica.held:
             replica.held.append(held)
             self._runs(replica, place.there_s)
@@ -240,13 +240,18 @@ class ReplicaCredits:
             if not self._where:
                 self._running_end_sum_s = self.staged_urgent_s = self.staged_others_s = 0.0
         elif replica.ready:
+            order, version = next(self._order), replica.version
             if replica.num_others < self.per_replica:
-                self._push(self._stageable, replica, replica.free_s + replica.staged_s)
-            if not replica.has_urgent_staged:
-                self._push(self._overtakable, replica, replica.free_s)
+                heappush(self._stageable, (replica.free_s + replica.staged_s, order, version, replica))
+            held = replica.held
+            if len(held) == 1 or not held[1].urgent:
+                heappush(self._overtakable, (replica.free_s, order, version, replica))
+            if order % CLEANING_CHANGES == 0:
+                self._clean()
 
-    def _push(self, heap: list[_Entry], replica: Replica, free_s: float) -> None:
-        if len(heap) > 4 * len(self._replicas) + 16:
-            heap[:] = [entry for entry in heap if entry[3].version == entry[2]]
-            heapq.heapify(heap)
-        heapq.heappush(heap, (free_s, next(self._order), replica.version, replica))
+    def _clean(self) -> None:
+        """Drop what the heaps still hold of older states, once it is most of them."""
+        for heap in (self._stageable, self._overtakable):
+            if len(heap) > 4 * len(self._replicas) + 16:
+                heap[:] = [entry for entry in heap if entry[3].version == entry[2]]
+                heapq.heapify(heap)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from serve_app.admission import Admission
+from serve_app.admission import ADMITTED, Admission
 from serve_app.batching import Batch, Piece, batch_size, gain_of_joining, neighbours
 from serve_app.frames import Frame, Priority
 from serve_app.lane_key import CRITICAL, DEFERRED, NORMAL
@@ -23,7 +23,7 @@ from serve_app.latency import LatencyModel
 from serve_app.plan import Keep, Plan
 from serve_app.pool_queue import PRESSURE_INTERVAL_S, PoolQueue
 from serve_app.pressure import MemoryLevel, Pressure
-from serve_app.replica_credits import Place, SchedulerStateError
+from serve_app.replica_credits import Place, SchedulerStateError, new_tuple
 from serve_app.routes import Route, RouteTable
 from serve_app.verdicts import Verdict, VerdictKind
 
@@ -59,6 +59,8 @@ class Decisions(NamedTuple):
 
 
 NOTHING = Decisions((), ())
+# What most frames get.
+ADMITTED_ARRIVAL = Arrival(ADMITTED)
 NO_IDS: frozenset[str] = frozenset()
 
 
@@ -168,10 +170,9 @@ class Scheduler:
             self._routes_from_s = now_s
         rule = self._routes.rule_of(frame.camera)
         older = self._latest.get((frame.camera, frame.priority)) if rule.keep is KEEP_LATEST else None
-        if not self._has_room(frame):
-            full = self._over_budget(frame, older)
-            if full is not None:
-                return Arrival(full)
+        full = None if self._has_room(frame) else self._over_budget(frame, older)
+        if full is not None:
+            return Arrival(full)
         routes = self._routes.routes(rule, frame.size_hw, frame.priority)
         if now_s - self._felt_s >= PRESSURE_INTERVAL_S:
             self._feel_pressure(now_s)
@@ -189,7 +190,9 @@ class Scheduler:
             route = routes[index]
             self._pools[route.pool].critical_came(route.piece_s * route.num_pieces, now_s)
         self._enqueue(waiting, range(waiting.route.num_pieces), now_s, is_new=True)
-        return Arrival(verdict, older.frame if older is not None else None)
+        if older is not None:
+            return Arrival(verdict, older.frame)
+        return ADMITTED_ARRIVAL if verdict is ADMITTED else Arrival(verdict)
 
     def cancelled(self, frame_id: str) -> bool:
         """Take a frame out of which pieces wait; False if none does (any more): then its batch runs on."""
@@ -457,7 +460,7 @@ class Scheduler:
         run_s = self._latency.predict_s(route.model, route.canvas, len(taken))
         batch = Batch(
             next(self._batch_ids), pool.name, place.replica.name, route.bucket, route.model, route.canvas, urgent,
-            run_s, tuple([Piece(waiting.frame, waiting.route, index) for waiting, index in taken]),
+            run_s, tuple([new_tuple(Piece, (waiting.frame, waiting.route, index)) for waiting, index in taken]),
         )  # fmt: skip
         pool.credits.sent(batch.batch_id, place, run_s, urgent=urgent)
         self._batches[batch.batch_id] = batch, tuple([waiting for waiting, _ in taken])

@@ -23,8 +23,9 @@ from serve_app.frames import Frame, Priority
 from serve_app.latency import LatencyModel
 from serve_app.plan import Plan
 from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
+from serve_app.replica_credits import new_tuple
 from serve_app.scheduler import NOTHING, Arrival, Decisions
-from serve_app.simulation.simulated_replica import DeviceTimes, Gauss, Job, SimulatedReplica
+from serve_app.simulation.simulated_replica import BatchTimes, DeviceTimes, Gauss, Job, SimulatedReplica
 from serve_app.simulation.simulation_run import VERDICT_CODES, RunRecorder, SimulationRun
 from serve_app.simulation.traces import Floats, Trace
 from serve_app.verdicts import Outcome, VerdictKind
@@ -38,6 +39,8 @@ DEFAULT_RESTART_S = 20.0
 # Frames are taken from the trace's columns by so many at a time: fast, and little memory.
 FRAMES_A_CHUNK = 65_536
 BYTES_A_PX = 3
+# Looked up for every frame, see `lane_key.py`.
+FINISHED, REJECT = Outcome.FINISHED, VerdictKind.REJECT
 # So many decisions at one moment that change nothing, and the clock would stand for ever.
 MAX_IDLE_WAKES = 100
 
@@ -131,6 +134,7 @@ class Simulation:
         *,
         calls: SimulatedCalls | None = None,
         failures: Iterable[Failure] = (),
+        times: BatchTimes | None = None,
     ) -> None:
         """Take all that takes part.
 
@@ -141,15 +145,15 @@ class Simulation:
             gauss: such as `random.Random(seed).gauss`.
             calls: what they take beside the devices.
             failures: of replicas.
+            times: what batches take, in the place of `truth`, `gauss` and the ways of `calls`.
 
         Raises:
             InvalidPlanError: a failure in a pool that the plan does not have, or at no moment.
         """
         self._plan = plan
         self._policy = policy
-        self._times = DeviceTimes(truth, gauss)
         self._calls = calls or SimulatedCalls()
-        self._around_s = self._calls.before_s + self._calls.after_s
+        self._times = times or DeviceTimes(truth, gauss, self._calls.before_s, self._calls.after_s)
         self._heap: list[_Event] = []
         self._order = itertools.count()
         self._now_s = 0.0
@@ -192,7 +196,8 @@ class Simulation:
                 while self._next_s <= at_s:
                     self._step()
                 size_hw, num_bytes = sizes[size]
-                self._arrives(row, Frame(str(row), cameras[camera], size_hw, ranks[rank], at_s, due_s, num_bytes))
+                frame = new_tuple(Frame, (str(row), cameras[camera], size_hw, ranks[rank], at_s, due_s, num_bytes))
+                self._arrives(row, frame)
         while self._next_s < math.inf:
             self._step()
 
@@ -205,7 +210,7 @@ class Simulation:
         self._record.verdict[row] = VERDICT_CODES[verdict.kind]
         if verdict.rung:
             self._record.rung[row] = verdict.rung
-        if verdict.kind is VerdictKind.REJECT:
+        if verdict.kind is REJECT:
             self._ends(frame, Outcome.REJECTED, now_s)
         elif arrival.superseded is not None:
             self._ends(arrival.superseded, Outcome.SUPERSEDED, now_s)
@@ -271,9 +276,10 @@ class Simulation:
             if route.windows:
                 window = route.windows[number]
                 record.sent_tile(index, batch.canvas.num_px, window.height * window.width)
-        job = replica.jobs[batch.batch_id] = Job(batch, replica, row)
+        before_s, after_s = self._times.way_s(now_s)
+        job = replica.jobs[batch.batch_id] = Job(batch, replica, row, before_s, after_s)
         if not job.is_lost:
-            self._at(now_s + self._calls.before_s, self._reaches, job)
+            self._at(now_s + before_s, self._reaches, job)
 
     # What happens to batches: each returns whether the router notices
 
@@ -306,7 +312,7 @@ class Simulation:
         return False
 
     def _starts(self, job: Job, now_s: float) -> None:
-        run_s = job.run_s = self._times.draw_s(job.batch)
+        run_s = job.run_s = self._times.run_s(job.batch, now_s)
         job.replica.running = job
         self._record.start_s[job.row] = now_s
         self._record.ran_s[job.row] = run_s
@@ -319,7 +325,7 @@ class Simulation:
         job.has_run = True
         replica = job.replica
         replica.running = None
-        self._at(now_s + self._calls.after_s, self._is_answered, job)
+        self._at(now_s + job.after_s, self._is_answered, job)
         if len(replica.turns):
             self._starts(replica.turns.next(now_s), now_s)
         return False
@@ -327,9 +333,11 @@ class Simulation:
     def _is_answered(self, job: Job, now_s: float) -> bool:
         batch_id = job.batch.batch_id
         del job.replica.jobs[batch_id]
-        done = self._policy.batch_ended(batch_id, now_s, busy_s=job.run_s, around_s=self._around_s)
+        done = self._policy.batch_ended(batch_id, now_s, busy_s=job.run_s, around_s=job.before_s + job.after_s)
+        ended = self._record.ended
         for frame in done:
-            self._ends(frame, Outcome.FINISHED, now_s)
+            if not ended(frame, FINISHED, now_s):
+                self._ends(frame, FINISHED, now_s)  # again, which raises
         return True
 
     # What happens to replicas

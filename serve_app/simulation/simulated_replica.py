@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 from engines.spec import CanvasShape
 from serve_app.batching import Batch
@@ -27,17 +28,20 @@ class Job:
         replica: where it was sent.
         row: its place in the record.
         run_s: what it takes; known when it starts.
+        before_s, after_s: its way to the device and back.
         has_run: whether only its answer is on the way.
         is_lost: whether its replica died before it had run.
     """
 
-    __slots__ = ("batch", "has_run", "is_lost", "replica", "row", "run_s")
+    __slots__ = ("after_s", "batch", "before_s", "has_run", "is_lost", "replica", "row", "run_s")
 
-    def __init__(self, batch: Batch, replica: SimulatedReplica, row: int) -> None:
+    def __init__(self, batch: Batch, replica: SimulatedReplica, row: int, before_s: float, after_s: float) -> None:
         self.batch = batch
         self.replica = replica
         self.row = row
         self.run_s = 0.0
+        self.before_s = before_s
+        self.after_s = after_s
         self.has_run = False
         self.is_lost = not replica.is_alive
 
@@ -64,16 +68,31 @@ class SimulatedReplica:
         self.jobs: dict[int, Job] = {}
 
 
-class DeviceTimes:
-    """Draws what a batch really takes."""
+class BatchTimes(Protocol):
+    """What batches really take."""
 
-    def __init__(self, truth: LatencyModel, gauss: Gauss) -> None:
-        """Take means and spreads, and where lots come from; a spread of 0 draws none."""
+    def run_s(self, batch: Batch, now_s: float) -> float:
+        """Seconds on the device of a batch that comes there now."""
+
+    def way_s(self, now_s: float) -> tuple[float, float]:
+        """Seconds from the router's decision until a batch can run, and from its end to the router."""
+
+
+class DeviceTimes:
+    """Draws how long a batch runs; its way always takes the same."""
+
+    def __init__(self, truth: LatencyModel, gauss: Gauss, before_s: float, after_s: float) -> None:
+        """Take means and spreads, where lots come from, and the way; a spread of 0 draws none."""
         self._truth = truth
         self._gauss = gauss
+        self._way_s = before_s, after_s
         self._known: dict[tuple[str, CanvasShape, int], tuple[float, float]] = {}
 
-    def draw_s(self, batch: Batch) -> float:
+    def way_s(self, now_s: float) -> tuple[float, float]:  # noqa: ARG002 - the same at any time
+        """See `BatchTimes.way_s`."""
+        return self._way_s
+
+    def run_s(self, batch: Batch, now_s: float) -> float:  # noqa: ARG002 - the same at any time
         """Normal around the mean, at least `MIN_RUN_FRACTION` of it."""
         key = (batch.model, batch.canvas, len(batch.pieces))
         known = self._known.get(key)
