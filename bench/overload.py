@@ -33,9 +33,10 @@ from overload_plan import DEFAULT_PLAN_PATH, overload_plan
 from overload_table import Row, header, line
 from overload_trace import SIZES_HW, Send, trace
 from plain_serve import plain_app, plain_ray, session_name
-from prediction import hop_s, predicted
+from prediction import predicted
 
 from serve_app.client import Client
+from serve_app.latency import LatencyTable
 from serve_app.local_service import local_service
 from serve_app.plan import Plan
 
@@ -73,6 +74,11 @@ class Results:
         """Keep more of what the runs have in common."""
         self._content.update(facts)
         self._write()
+
+    def keep_table(self, load: float, table: LatencyTable) -> None:
+        """Keep what the service had learnt at the end of a run."""
+        shapes = [[*key, *latency] for key, latency in sorted(table.entries.items())]
+        self._content.setdefault("tables", {})[f"{load:g}"] = shapes
 
     def add(self, row: Row, report: Report | None) -> None:
         """Print and keep one run; None: it was simulated."""
@@ -139,9 +145,9 @@ def run_framelane(
             report = play(FRAMELANE, sends, seconds)
             figures = figures_of(report.records, seconds)
             results.add(Row(name, load, capacity_hz, figures, report.cpu_s, report.others_cores), report)
-            around_s = client.status().pools[0].around_s
-            hop = hop_s(report.records)
-            simulated = predicted(plan, sends, seconds, table=client.latency_table(), around_s=around_s, hop_s=hop)
+            table = client.latency_table()
+            results.keep_table(load, table)
+            simulated = predicted(plan, sends, seconds, table=table, measured=report.records)
             results.add(Row("  simulated", load, capacity_hz, simulated), None)
             wait_until_idle(client)
 

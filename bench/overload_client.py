@@ -149,6 +149,7 @@ def _record(
     """The record of a frame; of the answer whatever it says: services differ in what they tell."""
     canvas, verdict = getattr(answer, "canvas", None), getattr(answer, "verdict", None)
     rung = getattr(answer, "rung", getattr(verdict, "rung", None))
+    times = None if getattr(answer, "num_tiles", 0) else getattr(answer, "times", None)
     return Record(
         camera=send.camera,
         priority=send.priority,
@@ -164,6 +165,8 @@ def _record(
         rung=rung if isinstance(rung, int) else None,
         error=error,
         router_s=getattr(getattr(answer, "times", None), "total_s", None),
+        way_s=None if times is None else times.transfer_s + times.preprocess_s,
+        run_s=None if times is None else times.infer_s + times.postprocess_s,
     )
 
 

@@ -38,6 +38,8 @@ class Record:
         rung: how far down the ladder it was served; 0 is the top; None if the service does not say.
         error: what the call raised.
         router_s: how long it was with the router; None if the service does not say.
+        way_s: of that, its batch's way to the device and back, fetching and placing included; likewise.
+        run_s: of that, its batch's time on the device; likewise. Neither is told of a frame that ran as tiles.
     """
 
     camera: str
@@ -54,6 +56,8 @@ class Record:
     rung: int | None = None
     error: str | None = None
     router_s: float | None = None
+    way_s: float | None = None
+    run_s: float | None = None
 
     @property
     def is_degraded(self) -> bool:

@@ -1,28 +1,101 @@
-"""What the simulator foretells for a run of `overload.py`: the same trace, the same scheduler, measured latencies."""
+"""What the simulator foretells for a run of `overload.py`: the same trace, the same scheduler, measured latencies.
+
+The machine's speed is taken as it was, second by second: here it drifts by a third within minutes, which no scheduler
+knows before. What is foretold is what the scheduler makes of it: who waits for how long, who goes on a lower rung.
+"""
 
 from __future__ import annotations
 
 import random
-import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from overload_figures import FINISHED, Figures, Record, figures_of
 from overload_trace import CRITICAL, Send
 
+from engines.spec import CanvasShape
+from serve_app.batching import Batch
 from serve_app.latency import LatencyModel, LatencyTable
 from serve_app.plan import Plan
+from serve_app.pool_queue import SHARE_BEFORE
 from serve_app.scheduler import Scheduler
-from serve_app.simulation.simulate import SimulatedCalls, Simulation
+from serve_app.simulation.simulate import Simulation
 from serve_app.simulation.simulation_run import OUTCOMES, VERDICTS
 from serve_app.simulation.traces import Trace
 
-# Of what a batch takes beside its device, most lies before: the call, fetching and placing.
-SHARE_BEFORE = 0.7
+# What was measured this close to a moment stands for it: a dozen batches at the lowest load.
+WINDOW_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one batch took.
+
+    Attributes:
+        at_s: when its answer came, from the trace's begin.
+        ratio: its time on the device, in units of what the table says of its shape.
+        way_s: its way to the device and back.
+        hop_s: what its frame took from the client to the router and back.
+        weight: 1 over its frames, as each of them tells of it.
+    """
+
+    at_s: float
+    ratio: float
+    way_s: float
+    hop_s: float
+    weight: float
+
+
+class MeasuredTimes:
+    """Draws what batches take from those that were measured at about the same moment; a `BatchTimes`."""
+
+    def __init__(self, samples: Sequence[Sample], table: LatencyTable, lots: random.Random) -> None:
+        """Take the samples, one or more, the table that they are relative to, and where lots come from."""
+        self._samples = sorted(samples, key=lambda sample: sample.at_s)
+        self._at_s = [sample.at_s for sample in self._samples]
+        self._model = LatencyModel(table)
+        self._lots = lots
+
+    def run_s(self, batch: Batch, now_s: float) -> float:
+        """See `BatchTimes.run_s`."""
+        return self._model.predict_s(batch.model, batch.canvas, len(batch.pieces)) * self.sample(now_s).ratio
+
+    def way_s(self, now_s: float) -> tuple[float, float]:
+        """See `BatchTimes.way_s`."""
+        way_s = self.sample(now_s).way_s
+        return SHARE_BEFORE * way_s, (1 - SHARE_BEFORE) * way_s
+
+    def sample(self, now_s: float) -> Sample:
+        """One of those near this moment; the nearest, where there is none."""
+        begin, end = bisect_left(self._at_s, now_s - WINDOW_S / 2), bisect_left(self._at_s, now_s + WINDOW_S / 2)
+        near = self._samples[begin:end] or self._samples[min(begin, len(self._samples) - 1) :][:1]
+        return self._lots.choices(near, [sample.weight for sample in near])[0]
+
+
+def samples_of(records: Sequence[Record], table: LatencyTable) -> list[Sample]:
+    """What the finished frames of a run tell of their batches; tiles of a frame tell nothing of one batch."""
+    model = LatencyModel(table)
+    samples = []
+    for record in records:
+        seconds = record.latency_s, record.router_s, record.run_s, record.way_s
+        if record.outcome != FINISHED or None in (*seconds, record.canvas, record.model):
+            continue
+        latency_s, router_s, run_s, way_s = (second or 0.0 for second in seconds)
+        height, width = map(int, (record.canvas or "").split("x"))
+        expected_s = model.predict_s(record.model or "", CanvasShape(height, width), record.batch_size)
+        samples.append(
+            Sample(
+                record.at_s + latency_s, run_s / expected_s, way_s, max(0.0, latency_s - router_s),
+                1 / record.batch_size,
+            )
+        )  # fmt: skip
+    return samples
 
 
 def predicted(
-    plan: Plan, sends: Sequence[Send], seconds: float, *, table: LatencyTable, around_s: float, hop_s: float
+    plan: Plan, sends: Sequence[Send], seconds: float, *, table: LatencyTable, measured: Sequence[Record]
 ) -> Figures:
     """The figures of this trace of so many seconds, served by this plan, as simulated.
 
@@ -31,12 +104,11 @@ def predicted(
         sends: the trace.
         seconds: its length.
         table: how long batches take, as the service has learnt it under this load.
-        around_s: what a batch takes beside its device, likewise.
-        hop_s: what a frame takes from its client to the router and back.
+        measured: the records of the real run, for what batches took at each moment; their waits are not looked at.
     """
-    calls = SimulatedCalls(before_s=SHARE_BEFORE * around_s, after_s=(1 - SHARE_BEFORE) * around_s)
-    scheduler = Scheduler(plan, LatencyModel(table))
-    simulation = Simulation(plan, scheduler, LatencyModel(table), random.Random(1).gauss, calls=calls)  # noqa: S311
+    lots = random.Random(1)  # noqa: S311 (a simulation, no secrets)
+    times = MeasuredTimes(samples_of(measured, table), table, lots)
+    simulation = Simulation(plan, Scheduler(plan, LatencyModel(table)), LatencyModel(table), lots.gauss, times=times)
     run = simulation.run(_trace(sends, seconds))
     records = [
         Record(
@@ -46,7 +118,7 @@ def predicted(
             at_s=send.at_s,
             send_late_s=0.0,
             outcome=OUTCOMES[run.outcome[row] - 1].value,
-            latency_s=float(run.end_s[row]) - send.at_s + hop_s,
+            latency_s=float(run.end_s[row]) - send.at_s + times.sample(float(run.end_s[row])).hop_s,
             batch_size=int(run.batches.size[run.batch[row]]) if run.batch[row] >= 0 else 0,
             verdict=VERDICTS[run.verdict[row] - 1].value,
             rung=int(run.rung[row]),
@@ -54,16 +126,6 @@ def predicted(
         for row, send in enumerate(sends)
     ]
     return figures_of(records, seconds)
-
-
-def hop_s(records: Sequence[Record]) -> float:
-    """What a frame takes from its client to the router and back: the median over the finished ones, 0 without any."""
-    hops_s = [
-        record.latency_s - record.router_s
-        for record in records
-        if record.outcome == FINISHED and record.latency_s is not None and record.router_s is not None
-    ]
-    return statistics.median(hops_s) if hops_s else 0.0
 
 
 def _trace(sends: Sequence[Send], seconds: float) -> Trace:
