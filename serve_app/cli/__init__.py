@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from engines.errors import EngineError
-from serve_app.cli import demo, detect, export, parity, plan, profile, service, simulate, stream
+from serve_app.cli import build, demo, detect, export, parity, plan, profile, service, simulate, stream
 from serve_app.cli.console import errors, output
 from serve_app.errors import FramelaneError
 
@@ -45,6 +45,7 @@ app.command()(detect.detect)
 app.command()(stream.stream)
 app.command()(demo.demo)
 app.command()(plan.plan)
+app.command()(build.build)
 app.command()(profile.profile)
 app.command()(parity.parity)
 app.command()(simulate.simulate)
