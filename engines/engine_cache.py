@@ -25,7 +25,6 @@ from engines.tensorrt_library import TensorRtLibrary
 Build = Callable[[EngineSpec, PreparedGraph, TensorRtLibrary], BuiltEngine]
 
 # Where they lie unless something else is said; `~` is the user's home.
-DEFAULT_FOLDER = Path("~/.cache/framelane/engines")
 # Enough of the key's hash that no two engines of a folder share a name: 48 bits.
 NAME_HASH_CHARS = 12
 MAX_MODEL_NAME_CHARS = 40

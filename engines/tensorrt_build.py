@@ -18,7 +18,7 @@ from typing import Any
 
 from engines.build_progress import BuildProgress, BuildWatch, make_monitor
 from engines.builder_log import BuilderLog, make_logger
-from engines.engine_spec import BuiltEngine, ComputeCapability, EngineFacts, EngineSpec
+from engines.engine_spec import BuiltEngine, ComputeCapability, EngineFacts, EngineSpec, Precision
 from engines.errors import EngineBuildError
 from engines.graph import INPUT_NAME
 from engines.prepared_graph import PreparedGraph
@@ -197,6 +197,9 @@ def _configure(module: Any, config: Any, spec: EngineSpec, verbosity: Verbosity)
     feature = getattr(module.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
     if feature is not None:
         config.set_preview_feature(feature, True)  # positional in the bindings
+    # On Ampere and newer it would multiply FP32 with ten bits of mantissa; whoever asks for fewer bits says so.
+    if spec.precision is not Precision.AS_IS:
+        config.clear_flag(module.BuilderFlag.TF32)
     # TensorRT for RTX captures a CUDA graph only of engines that never allocate by themselves (its 1.2 release notes).
     flag = getattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
     if flag is not None:

@@ -24,7 +24,7 @@ Batch = npt.NDArray[np.uint8]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Staged:
     # A weak reference: a batch that never comes must not hold its pixels, and a later array at its address is another.
     batch: weakref.ref[Batch]
@@ -41,24 +41,28 @@ class Uploads:
         # Held while a batch is copied into pinned memory: whoever takes it then waits for just that.
         self._lock = threading.Lock()
         self._sets: tuple[BufferSet, BufferSet] | None = None
-        self._staged: _Staged | None = None
+        # At most one in each set, the oldest first.
+        self._staged: list[_Staged] = []
         self._running: BufferSet | None = None
 
     def use(self, sets: tuple[BufferSet, BufferSet] | None) -> None:
         """Go on with other sets, or none; what was staged is forgotten."""
         with self._lock:
             self._sets = sets
-            self._staged = None
+            self._staged.clear()
 
     def stage(self, batch_nhwc: Batch) -> None:
-        """Begin to copy a batch to the device, in the set where none runs. A batch staged before is replaced."""
+        """Begin to copy a batch to the device, in a set where none runs.
+
+        The batch that was staged last is replaced where no set is free. One that was staged before, and is about to
+        run, keeps its set: its `taken` may come a moment later than the `stage` of the batch after it.
+        """
         with self._lock:
             if self._sets is None:
                 return
-            self._staged = None
-            buffers = self._idle_set(self._sets, self._running)
+            buffers = self._free_set(self._sets, replaced=-1)
             self.fill(buffers, batch_nhwc)
-            self._staged = _Staged(weakref.ref(batch_nhwc), buffers)
+            self._staged.append(_Staged(weakref.ref(batch_nhwc), buffers))
 
     @contextmanager
     def taken(self, batch_nhwc: Batch) -> Iterator[BufferSet]:
@@ -66,11 +70,12 @@ class Uploads:
         with self._lock:
             if self._sets is None:
                 raise RuntimeError("uploads: got a batch without buffer sets, allowed is after use()")
-            if self._staged is not None and self._staged.batch() is batch_nhwc:
-                buffers = self._staged.buffers
-                self._staged = None
+            staged = next((one for one in self._staged if one.batch() is batch_nhwc), None)
+            if staged is not None:
+                buffers = staged.buffers
+                self._staged.remove(staged)
             else:
-                buffers = self._idle_set(self._sets, self._staged.buffers if self._staged else None)
+                buffers = self._free_set(self._sets, replaced=0)
                 self.fill(buffers, batch_nhwc)
             self._running = buffers
         try:
@@ -89,9 +94,13 @@ class Uploads:
         self._driver.upload(buffers.device_input, buffers.pinned_input, batch_nhwc.nbytes, self._stream)
         self._driver.record(buffers.uploaded, self._stream)
 
-    @staticmethod
-    def _idle_set(sets: tuple[BufferSet, BufferSet], other_than: BufferSet | None) -> BufferSet:
-        return sets[1] if other_than is sets[0] else sets[0]
+    def _free_set(self, sets: tuple[BufferSet, BufferSet], *, replaced: int) -> BufferSet:
+        """A set where none runs and none is staged; else the place of a staged batch, which is forgotten."""
+        taken = [staged.buffers for staged in self._staged]
+        for buffers in sets:
+            if buffers is not self._running and not any(buffers is one for one in taken):
+                return buffers
+        return self._staged.pop(replaced).buffers
 
 
 def pinned_view(address: int, dtype: type[Scalar], shape: tuple[int, ...]) -> npt.NDArray[Scalar]:

@@ -30,11 +30,12 @@ from engines.prepared_graph import prepared_onnx
 from engines.spec import WarmShape
 from serve_app.check_frames import NamedFrame, drawn_scenes, frames_of
 from serve_app.cli.console import output, progress
-from serve_app.config import model_path
+from serve_app.config import engine_cache_folder, model_path
 from serve_app.errors import FramelaneError
 
 TRUSTED_RUNNER = "onnx-fp32"
 CHECKED_RUNNER = "onnx-fp16"
+TENSORRT_RUNNER = "tensorrt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,18 @@ def _onnx_engine(path: Path, precision: Precision, _: Sequence[WarmShape]) -> En
     return engine_of(prepared_onnx(path, precision))
 
 
+def _tensorrt_engine(path: Path, precision: Precision, shapes: Sequence[WarmShape]) -> Engine:
+    """On the first GPU here, with whichever TensorRT is installed."""
+    from serve_app.lone_engine import lone_tensorrt_engine
+    from serve_app.tensorrt_pool import gpu_here
+
+    return lone_tensorrt_engine(path, precision, shapes, parts=gpu_here(), folder=engine_cache_folder())
+
+
 RUNNERS: dict[str, Runner] = {
     TRUSTED_RUNNER: Runner(_onnx_engine, Precision.FP32),
     CHECKED_RUNNER: Runner(_onnx_engine, Precision.FP16),
+    TENSORRT_RUNNER: Runner(_tensorrt_engine, None),
 }
 
 

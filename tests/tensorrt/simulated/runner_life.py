@@ -225,6 +225,22 @@ def test_without_staging_the_upload_is_paid_before_each_kernel(make, driver):
     assert kernels[1].start_ns - kernels[0].end_ns > 81 * 1000
 
 
+def test_a_batch_staged_just_before_another_one_begins_does_not_cost_it_its_place(make, driver):
+    """A replica's two threads may come in either order: each batch is uploaded once."""
+    engine = make()
+    engine.warm([LARGE])
+    first, second = frames(LARGE, seed=1), frames(LARGE, seed=2)
+    wanted = [engine.infer(batch_nhwc).detections for batch_nhwc in (first, second)]
+    for later, earlier in ((first, second), (second, first)):
+        uploads = driver.count("cuMemcpyHtoDAsync")
+        engine.stage(earlier)
+        engine.stage(later)
+        answers = {id(batch_nhwc): engine.infer(batch_nhwc).detections for batch_nhwc in (earlier, later)}
+        assert driver.count("cuMemcpyHtoDAsync") == uploads + 2
+        assert_same(answers[id(first)], wanted[0])
+        assert_same(answers[id(second)], wanted[1])
+
+
 def test_a_staged_batch_is_uploaded_once(make, driver):
     """`infer` waits for the upload that is under way."""
     engine = make()

@@ -58,6 +58,10 @@ class SimulatedConfig:
         """Note the limit."""
         self.told[pool] = num_bytes
 
+    def clear_flag(self, flag):
+        """Note what is off."""
+        self.told[flag] = False
+
     def set_preview_feature(self, feature, enable):
         """Note the feature."""
         self.told[feature] = enable
@@ -136,6 +140,7 @@ class SimulatedTensorRt:
     """
 
     NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+    BuilderFlag = SimpleNamespace(TF32="tf32")
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
     ProfilingVerbosity = SimpleNamespace(DETAILED="detailed", LAYER_NAMES_ONLY="names")
     ILogger = IProgressMonitor = object
@@ -168,7 +173,7 @@ def test_the_builder_is_told_what_the_spec_says():
     """A strongly typed network, the workspace's limit, the verbosity, memory that shrinks with the shape."""
     module = SimulatedTensorRt()
     engine = build(SPEC, GRAPH, library_of(module), device=L4, verbosity=Verbosity.DETAILED)
-    assert module.told == {"flags": 2, "workspace": 2**20, "verbosity": "detailed", "resize": True}
+    assert module.told == {"flags": 2, "workspace": 2**20, "verbosity": "detailed", "resize": True, "tf32": False}
     assert engine.plan_bytes == b"the plan"
     assert (engine.facts.library, engine.facts.activation_bytes, engine.facts.weights_bytes) == ("tensorrt", 1000, 70)
 
