@@ -76,7 +76,7 @@ class Results:
         self._write()
 
     def keep_table(self, load: float, table: LatencyTable) -> None:
-        """Keep what the service had learnt at the end of a run."""
+        """Keep what the service believed when a run began."""
         shapes = [[*key, *latency] for key, latency in sorted(table.entries.items())]
         self._content.setdefault("tables", {})[f"{load:g}"] = shapes
 
@@ -142,11 +142,11 @@ def run_framelane(
     """Serve the plan once, play every trace; between two the queue runs empty."""
     with local_service(plan) as client:
         for load, sends in traces.items():
+            table = client.latency_table()
+            results.keep_table(load, table)
             report = play(FRAMELANE, sends, seconds)
             figures = figures_of(report.records, seconds)
             results.add(Row(name, load, capacity_hz, figures, report.cpu_s, report.others_cores), report)
-            table = client.latency_table()
-            results.keep_table(load, table)
             simulated = predicted(plan, sends, seconds, table=table, measured=report.records)
             results.add(Row("  simulated", load, capacity_hz, simulated), None)
             wait_until_idle(client)

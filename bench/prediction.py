@@ -7,6 +7,7 @@ knows before. What is foretold is what the scheduler makes of it: who waits for 
 from __future__ import annotations
 
 import random
+import statistics
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from overload_trace import CRITICAL, Send
 
 from engines.spec import CanvasShape
 from serve_app.batching import Batch
-from serve_app.latency import LatencyModel, LatencyTable
+from serve_app.latency import Latency, LatencyKey, LatencyModel, LatencyTable
 from serve_app.plan import Plan
 from serve_app.pool_queue import SHARE_BEFORE
 from serve_app.scheduler import Scheduler
@@ -35,7 +36,7 @@ class Sample:
 
     Attributes:
         at_s: when its answer came, from the trace's begin.
-        ratio: its time on the device, in units of what the table says of its shape.
+        ratio: its time on the device, in units of the mean of its shape.
         way_s: its way to the device and back.
         hop_s: what its frame took from the client to the router and back.
         weight: 1 over its frames, as each of them tells of it.
@@ -51,16 +52,16 @@ class Sample:
 class MeasuredTimes:
     """Draws what batches take from those that were measured at about the same moment; a `BatchTimes`."""
 
-    def __init__(self, samples: Sequence[Sample], table: LatencyTable, lots: random.Random) -> None:
-        """Take the samples, one or more, the table that they are relative to, and where lots come from."""
-        self._samples = sorted(samples, key=lambda sample: sample.at_s)
+    def __init__(self, records: Sequence[Record], table: LatencyTable, lots: random.Random) -> None:
+        """Take the records of a run, a table for shapes that it did not see, and where lots come from."""
+        self._truth = LatencyModel(measured_table(records, table))
+        self._samples = sorted(samples_of(records, self._truth), key=lambda sample: sample.at_s)
         self._at_s = [sample.at_s for sample in self._samples]
-        self._model = LatencyModel(table)
         self._lots = lots
 
     def run_s(self, batch: Batch, now_s: float) -> float:
         """See `BatchTimes.run_s`."""
-        return self._model.predict_s(batch.model, batch.canvas, len(batch.pieces)) * self.sample(now_s).ratio
+        return self._truth.predict_s(batch.model, batch.canvas, len(batch.pieces)) * self.sample(now_s).ratio
 
     def way_s(self, now_s: float) -> tuple[float, float]:
         """See `BatchTimes.way_s`."""
@@ -74,24 +75,41 @@ class MeasuredTimes:
         return self._lots.choices(near, [sample.weight for sample in near])[0]
 
 
-def samples_of(records: Sequence[Record], table: LatencyTable) -> list[Sample]:
+def measured_table(records: Sequence[Record], table: LatencyTable) -> LatencyTable:
+    """The mean of each shape that a run saw; of others what the table says, as much slower as those that it saw."""
+    runs_s: dict[LatencyKey, list[float]] = {}
+    for record in records:
+        if (key := _shape_of(record)) is not None and record.run_s is not None:
+            runs_s.setdefault(key, []).append(record.run_s)
+    seen = {key: statistics.fmean(runs) for key, runs in runs_s.items()}
+    believed = LatencyModel(table)
+    total_s = sum(seen[key] * len(runs) for key, runs in runs_s.items())
+    slower = total_s / sum(believed.predict_s(*key) * len(runs) for key, runs in runs_s.items())
+    entries = {key: latency._replace(run_s=latency.run_s * slower) for key, latency in table.entries.items()}
+    entries |= {key: Latency(run_s, 0.0, len(runs_s[key])) for key, run_s in seen.items()}
+    return LatencyTable(table.machine, table.origin, entries)
+
+
+def samples_of(records: Sequence[Record], truth: LatencyModel) -> list[Sample]:
     """What the finished frames of a run tell of their batches; tiles of a frame tell nothing of one batch."""
-    model = LatencyModel(table)
     samples = []
     for record in records:
-        seconds = record.latency_s, record.router_s, record.run_s, record.way_s
-        if record.outcome != FINISHED or None in (*seconds, record.canvas, record.model):
+        key = _shape_of(record)
+        if key is None or record.run_s is None or record.way_s is None:
             continue
-        latency_s, router_s, run_s, way_s = (second or 0.0 for second in seconds)
-        height, width = map(int, (record.canvas or "").split("x"))
-        expected_s = model.predict_s(record.model or "", CanvasShape(height, width), record.batch_size)
-        samples.append(
-            Sample(
-                record.at_s + latency_s, run_s / expected_s, way_s, max(0.0, latency_s - router_s),
-                1 / record.batch_size,
-            )
-        )  # fmt: skip
+        latency_s, router_s = record.latency_s or 0.0, record.router_s or 0.0
+        ratio = record.run_s / truth.predict_s(*key)
+        hop_s = max(0.0, latency_s - router_s)
+        samples.append(Sample(record.at_s + latency_s, ratio, record.way_s, hop_s, 1 / record.batch_size))
     return samples
+
+
+def _shape_of(record: Record) -> LatencyKey | None:
+    """What a frame was computed with; None if it was not."""
+    if record.outcome != FINISHED or record.canvas is None or record.model is None:
+        return None
+    height, width = map(int, record.canvas.split("x"))
+    return LatencyKey(record.model, CanvasShape(height, width), record.batch_size)
 
 
 def predicted(
@@ -103,11 +121,11 @@ def predicted(
         plan: what is served.
         sends: the trace.
         seconds: its length.
-        table: how long batches take, as the service has learnt it under this load.
+        table: how long batches take, as the service believed when the run began.
         measured: the records of the real run, for what batches took at each moment; their waits are not looked at.
     """
     lots = random.Random(1)  # noqa: S311 (a simulation, no secrets)
-    times = MeasuredTimes(samples_of(measured, table), table, lots)
+    times = MeasuredTimes(measured, table, lots)
     simulation = Simulation(plan, Scheduler(plan, LatencyModel(table)), LatencyModel(table), lots.gauss, times=times)
     run = simulation.run(_trace(sends, seconds))
     records = [

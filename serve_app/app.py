@@ -1,23 +1,31 @@
 """The composition: which real parts make the Serve application. All else takes its collaborators as arguments."""
 
 # No `from __future__ import annotations` here: Serve looks at the annotation of `build` itself, not at its name.
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import ray
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
-from engines.base import Engine
-from engines.machine import machine_name
-from engines.onnx_run import OnnxEngine
-from serve_app.config import load_plan, model_path, plan_path
+from serve_app.config import engine_cache_folder, load_plan, plan_path
 from serve_app.engine_replica import EngineReplica
+from serve_app.errors import ServiceUnavailableError
 from serve_app.frame_log import FrameLog
 from serve_app.latency import LatencyModel
 from serve_app.latency_file import load_table
-from serve_app.plan import Bucket, Plan
+from serve_app.plan import Plan, Runtime
+from serve_app.plan_machine import machine_of
+from serve_app.pool_engines import PoolEngines, onnx_engines
 from serve_app.router import Router
+
+if TYPE_CHECKING:
+    from serve_app.engine_store import StoreLine
+
+logger = logging.getLogger(__name__)
 
 # Above our own credits of a replica, so that Serve never queues (its queue polls); reports pass beside batches.
 ENGINE_MAX_ONGOING = 16
@@ -53,7 +61,7 @@ def application(plan: Plan) -> Application:
             max_ongoing_requests=ENGINE_MAX_ONGOING,
             logging_config=QUIET,
             graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
-        )(EngineReplica).bind(plan, pool.name, make_engine)
+        )(EngineReplica).bind(plan, pool.name, make_engines)
         for pool in plan.pools
     }
     router = serve.deployment(
@@ -64,12 +72,34 @@ def application(plan: Plan) -> Application:
         logging_config=QUIET,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
     )(Router)
-    table = load_table(Path(plan.latency), machine=machine_name()) if plan.latency else None
+    table = load_table(Path(plan.latency), machine=machine_of(plan)) if plan.latency else None
     log = FrameLog(Path(plan.frame_log)) if plan.frame_log else None
     return router.bind(plan, pools, log, LatencyModel(table))
 
 
-def make_engine(bucket: Bucket, plan: Plan) -> Engine:
-    """The engine of one bucket: ONNX Runtime on the CPU."""
-    pool = next(pool for pool in plan.pools if pool.name == bucket.pool)
-    return OnnxEngine(model_path(plan.models[bucket.model]), num_threads=pool.num_threads, limits=plan.detection)
+def make_engines(plan: Plan, pool: str) -> PoolEngines:
+    """The engines of one replica of a pool, built where that is needed; nothing of it is done at a request."""
+    if plan.pool(pool).runtime is Runtime.ONNX:
+        return onnx_engines(plan, pool)
+    # The extra of a GPU: nothing else imports it.
+    from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
+
+    store, claimant = (None, "") if not ray.is_initialized() else (_engine_store(), _own_name(pool))
+    return tensorrt_engines(
+        plan, pool, parts=gpu_here(), folder=engine_cache_folder(plan), store=store, claimant=claimant
+    )
+
+
+def _engine_store() -> "StoreLine | None":
+    """The cluster's built engines; without them each machine builds its own."""
+    from serve_app.engine_store import open_store
+
+    try:
+        return open_store()
+    except ServiceUnavailableError as err:
+        logger.warning("engines are built on each machine: %s", err)
+        return None
+
+
+def _own_name(pool: str) -> str:
+    return f"{pool}-{ray.get_runtime_context().get_actor_id()}"

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from engines.boxes import DetectionLimits
+from engines.engine_spec import Precision
 from engines.frame_array import MAX_FRAME_PX
 from engines.spec import CanvasShape
 from serve_app.errors import InvalidPlanError
@@ -29,12 +30,14 @@ from serve_app.plan import (
     DEFAULT_TICKET_TTL_S,
     Bucket,
     CameraRule,
+    EngineBuilding,
     Keep,
     Limits,
     Oversize,
     Plan,
     Pool,
     Rung,
+    Runtime,
     Scheduling,
 )
 
@@ -74,6 +77,7 @@ class _PoolSection(_Section):
     cpus: Amount = 1.0
     gpus: Amount = 0.0
     threads: Annotated[int, Field(ge=0), BeforeValidator(_no_switch)] = 0
+    runtime: Runtime | None = None
 
 
 class _BucketSection(_Section):
@@ -121,6 +125,13 @@ class _DetectionSection(_Section):
     max_boxes: PositiveInt = _ULTRALYTICS.max_boxes
 
 
+class _EnginesSection(_Section):
+    precision: Precision = Precision.FP16
+    workspace_mib: PositiveInt | None = None
+    cache: str | None = None
+    frames: str | None = None
+
+
 class PlanFile(_Section):
     """The plan as people write it; see `docs/plan.md` for what each key means."""
 
@@ -133,6 +144,7 @@ class PlanFile(_Section):
     slo_s: _SloSection = _SloSection()
     limits: _LimitsSection = _LimitsSection()
     detection: _DetectionSection = _DetectionSection()
+    engines: _EnginesSection = _EnginesSection()
     frame_log: str | None = None
     latency: str | None = None
 
@@ -185,7 +197,10 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
             name: model if model.startswith(BUNDLED_PREFIX) else _absolute(model, folder)
             for name, model in file.models.items()
         },
-        pools=tuple(Pool(n, p.replicas, p.cpus, p.gpus, p.threads) for n, p in file.pools.items()),
+        pools=tuple(
+            Pool(n, p.replicas, p.cpus, p.gpus, p.threads, p.runtime or (Runtime.TENSORRT if p.gpus else Runtime.ONNX))
+            for n, p in file.pools.items()
+        ),
         buckets=tuple(
             Bucket(
                 name,
@@ -205,6 +220,12 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
         slo_s={Priority.CRITICAL: file.slo_s.critical, Priority.NORMAL: file.slo_s.normal},
         limits=Limits(**file.limits.model_dump()),
         detection=DetectionLimits(**file.detection.model_dump()),
+        engines=EngineBuilding(
+            precision=file.engines.precision,
+            workspace_bytes=file.engines.workspace_mib * 2**20 if file.engines.workspace_mib else None,
+            cache=_absolute(file.engines.cache, folder) if file.engines.cache else None,
+            frames=_absolute(file.engines.frames, folder) if file.engines.frames else None,
+        ),
         frame_log=_absolute(file.frame_log, folder) if file.frame_log else None,
         latency=_absolute(file.latency, folder) if file.latency else None,
     )
@@ -250,6 +271,15 @@ def state_folder() -> Path:
     own = os.environ.get("FRAMELANE_STATE_DIR")
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(own) if own else Path(base) / "framelane"
+
+
+def engine_cache_folder(plan: Plan | None = None) -> Path:
+    """Where this machine keeps built engines: the plan's folder, else one in the user's cache."""
+    if plan is not None and plan.engines.cache is not None:
+        return Path(plan.engines.cache)
+    own = os.environ.get("FRAMELANE_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(own) if own else Path(base) / "framelane" / "engines"
 
 
 def ray_address() -> str | None:
@@ -300,6 +330,7 @@ def _known_keys(parents: list[str]) -> list[str]:
         "slo_s": _SloSection,
         "limits": _LimitsSection,
         "detection": _DetectionSection,
+        "engines": _EnginesSection,
     }
     section = sections.get(parents[0], PlanFile) if parents else PlanFile
     return list(section.model_fields)

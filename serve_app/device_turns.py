@@ -33,6 +33,13 @@ class DeviceTurns(Generic[Item]):
 
     def next(self, now_s: float) -> Item:
         """Take out the batch that goes next. Raises `IndexError` if there is none."""
-        if self._urgent and not (self._others and now_s - self._others[0][0] >= self._max_starve_s):
-            return self._urgent.popleft()
-        return self._others.popleft()[1]
+        return self._urgent.popleft() if self._is_urgents_turn(now_s) else self._others.popleft()[1]
+
+    def peek(self, now_s: float) -> Item | None:
+        """The batch that would go next now; None if there is none."""
+        if self._is_urgents_turn(now_s):
+            return self._urgent[0]
+        return self._others[0][1] if self._others else None
+
+    def _is_urgents_turn(self, now_s: float) -> bool:
+        return bool(self._urgent) and not (self._others and now_s - self._others[0][0] >= self._max_starve_s)

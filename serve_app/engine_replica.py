@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,15 +22,16 @@ from ray.exceptions import RayError
 from engines.base import Engine, EngineOutput
 from engines.detections import Detections
 from engines.detector import PlacedBatch, detect_placed, place_batch
-from engines.errors import EngineError
+from engines.errors import DeviceLostError, EngineError
 from engines.frame_array import check_frame
 from engines.letterbox import FILL, Image
-from engines.spec import CanvasShape
+from engines.spec import CanvasShape, WarmShape
 from engines.tiles import crop
 from serve_app.device_turns import DeviceTurns
 from serve_app.direct_calls import DirectlyCalled, own_actor
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
-from serve_app.plan import Bucket, Plan
+from serve_app.plan import Bucket, Plan, Runtime
+from serve_app.pool_engines import MakeEngines
 from serve_app.results import BatchReply, BatchRequest, ReplicaReport
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,6 @@ logger = logging.getLogger(__name__)
 MAX_FETCH_S = 10.0
 # Placing so many pixels takes less than handing them to another thread and back.
 INLINE_PLACING_PX = 600_000
-
-MakeEngine = Callable[[Bucket, Plan], Engine]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,27 +63,25 @@ class _Job:
 class EngineReplica(DirectlyCalled):
     """Serves the buckets of one pool on one device. Serve calls it ready when the constructor returns."""
 
-    def __init__(self, plan: Plan, pool: str, make_engine: MakeEngine) -> None:
+    def __init__(self, plan: Plan, pool: str, make_engines: MakeEngines) -> None:
         """Load and warm every engine of the pool: no request is the first of its shape.
 
         Args:
             plan: the deployment's plan.
             pool: which pool this replica belongs to.
-            make_engine: makes the engine of a bucket, not yet warm.
+            make_engines: makes the engines of a pool.
         """
         started_s = time.monotonic()
         self._max_frame_px = plan.limits.max_frame_px
-        self._engines: dict[str, Engine] = {}
-        for bucket in plan.buckets_of(pool):
-            engine = make_engine(bucket, plan)
-            engine.warm(bucket.warm_shapes())
-            self._engines[bucket.name] = engine
-        latencies = [
-            (bucket.name, shape, _run_grey_s(self._engines[bucket.name], shape.canvas, shape.batch))
-            for bucket in plan.buckets_of(pool)
-            for shape in bucket.warm_shapes()
-        ]
-        self._latencies = tuple(latencies)
+        # All are made before one is warm: engines that share a device say first what they will need of it.
+        made = make_engines(plan, pool)
+        self._engines, self._device = made.by_bucket, made.device
+        self._lost: str | None = None
+        try:
+            self._latencies = _warmed(self._engines, plan.buckets_of(pool))
+        except BaseException:
+            made.close()
+            raise
         # One thread owns the engines; the other places the next batch meanwhile.
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._placing_thread = ThreadPoolExecutor(1, "placing")
@@ -92,6 +89,8 @@ class EngineReplica(DirectlyCalled):
         self._num_batches = 0
         self._turns: DeviceTurns[_Job] = DeviceTurns(plan.scheduling.max_starve_s)
         self._is_running = False
+        self._copies_ahead = plan.pool(pool).runtime is Runtime.TENSORRT
+        self._staged: _Job | None = None
         context = ray.get_runtime_context()
         self._node = context.get_node_id()[:8]
         self._replica = f"{pool}-{(context.get_actor_id() or '')[:8]}"
@@ -137,12 +136,20 @@ class EngineReplica(DirectlyCalled):
 
     async def report(self) -> tuple[ReplicaReport, object]:
         """What this replica says of itself, and its actor; the router asks every second, and counts the answers."""
-        memory = next(iter(self._engines.values())).memory()
+        self._check_device()
+        facts = self._device.facts()
         report = ReplicaReport(
-            self._replica, self._node, self._num_batches, self._warm_s, memory.used_bytes, memory.total_bytes,
-            self._latencies,
+            self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies
         )  # fmt: skip
         return report, own_actor()
+
+    def check_health(self) -> None:
+        """Serve asks every few seconds, and replaces a replica whose device is lost; it has no credits till then."""
+        self._check_device()
+
+    def _check_device(self) -> None:
+        if self._lost is not None:
+            raise DeviceLostError(self._lost)
 
     async def _place(self, pieces_hwc: Sequence[Image | None], canvas: CanvasShape) -> PlacedBatch:
         if canvas.num_px * len(pieces_hwc) <= INLINE_PLACING_PX:
@@ -167,6 +174,16 @@ class EngineReplica(DirectlyCalled):
             loop = asyncio.get_running_loop()
             running = loop.run_in_executor(self._engine_thread, self._run, job.bucket, job.placed)
             running.add_done_callback(partial(self._ended, job))
+        if self._copies_ahead and self._is_running:
+            self._stage_next()
+
+    def _stage_next(self) -> None:
+        """Let the batch that goes next be copied to the device while another one runs there."""
+        job = self._turns.peek(time.monotonic())
+        if job is not None and job is not self._staged:
+            stage = self._engines[job.bucket].stage
+            asyncio.get_running_loop().run_in_executor(self._placing_thread, stage, job.placed.batch_nhwc)
+        self._staged = job
 
     def _ended(self, job: _Job, running: asyncio.Future[_Run]) -> None:
         self._is_running = False
@@ -197,6 +214,8 @@ class EngineReplica(DirectlyCalled):
             output = detect_placed(self._engines[bucket], placed)
         except Exception as err:
             logger.exception("replica %s: batch of bucket %s failed", self._replica, bucket)
+            if isinstance(err, DeviceLostError):
+                self._lost = str(err)
             reason = str(err) if isinstance(err, EngineError) else f"{type(err).__name__}: {err}"
             return _Run(None, FrameFailedError(f"engine of bucket {bucket}: {reason}"), time.monotonic() - began_s)
         return _Run(output, None, time.monotonic() - began_s)
@@ -207,6 +226,17 @@ class EngineReplica(DirectlyCalled):
         found = run.output.detections[slot]
         model = self._engines[bucket].model
         return found, tuple(model.class_name(int(class_id)) for class_id in found.class_ids)
+
+
+def _warmed(engines: Mapping[str, Engine], buckets: Sequence[Bucket]) -> tuple[tuple[str, WarmShape, float], ...]:
+    """Warm every engine, then time each of its shapes once: by bucket and shape, the seconds of a batch."""
+    for bucket in buckets:
+        engines[bucket.name].warm(bucket.warm_shapes())
+    return tuple(
+        (bucket.name, shape, _run_grey_s(engines[bucket.name], shape.canvas, shape.batch))
+        for bucket in buckets
+        for shape in bucket.warm_shapes()
+    )
 
 
 async def _get(ref: ray.ObjectRef[Any]) -> object:

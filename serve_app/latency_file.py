@@ -37,12 +37,12 @@ def save_table(path: Path, table: LatencyTable) -> None:
     unfinished.replace(path)
 
 
-def load_table(path: Path, *, machine: str, force: bool = False) -> LatencyTable:
+def load_table(path: Path, *, machine: str | None, force: bool = False) -> LatencyTable:
     """Read a table.
 
     Args:
         path: a file that `save_table` wrote.
-        machine: where it is to be used; a table that was measured elsewhere is refused.
+        machine: where it is to be used; a table that was measured elsewhere is refused. None: it cannot be told here.
         force: take it all the same.
 
     Raises:
@@ -65,7 +65,7 @@ def load_table(path: Path, *, machine: str, force: bool = False) -> LatencyTable
         ) from err
     if not entries:
         raise InvalidPlanError(f"latency table {path}: got no entries, allowed is one or more; run framelane profile")
-    if table.origin is Origin.MEASURED and table.machine != machine and not force:
+    if table.origin is Origin.MEASURED and machine not in (None, table.machine) and not force:
         raise InvalidPlanError(
             f"latency table {path}: got one measured on {table.machine!r}, allowed is one of this machine, "
             f"{machine!r}; run framelane profile here, or take it all the same with --force"

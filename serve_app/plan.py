@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from engines.boxes import DetectionLimits
+from engines.engine_spec import Precision
 from engines.frame_array import MAX_FRAME_PX
 from engines.spec import CanvasShape, WarmShape
 from serve_app.errors import InvalidPlanError
@@ -39,6 +40,15 @@ DEFAULT_MAX_DEFER_S = 10.0
 DEFAULT_MAX_STARVE_S = 1.0
 
 
+class Runtime(Enum):
+    """What runs the networks of a pool."""
+
+    ONNX = "onnxruntime"
+    """ONNX Runtime on the CPU."""
+    TENSORRT = "tensorrt"
+    """TensorRT, or TensorRT for RTX, on a GPU."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """Replicas of one kind, which serve the same buckets.
@@ -48,6 +58,7 @@ class Pool:
         num_replicas: how many; each has its own engines.
         num_cpus, num_gpus: what Ray reserves for one replica.
         num_threads: threads of one inference on the CPU; 0: one a core.
+        runtime: what runs its networks.
     """
 
     name: str
@@ -55,6 +66,24 @@ class Pool:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     num_threads: int = 0
+    runtime: Runtime = Runtime.ONNX
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBuilding:
+    """How the engines of TensorRT pools are built.
+
+    Attributes:
+        precision: in which numbers they compute.
+        workspace_bytes: what one kernel may take for itself while it runs; None: the builder's own choice.
+        cache: folder of built engines, on each machine; None: the user's cache folder.
+        frames: folder of real frames, on which an FP16 engine must find what the FP32 graph finds; None: seeded scenes.
+    """
+
+    precision: Precision = Precision.FP16
+    workspace_bytes: int | None = None
+    cache: str | None = None
+    frames: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +219,7 @@ class Plan:
         slo_s: default seconds to finish, by priority.
         limits: what may wait.
         detection: which boxes are answered.
+        engines: how TensorRT engines are built.
         frame_log: file that gets one JSON line a frame, on the router's machine; None: none.
         latency: file of measured latencies to begin with; None: what the warm-up measures.
     """
@@ -205,6 +235,7 @@ class Plan:
     )
     limits: Limits = field(default_factory=Limits)
     detection: DetectionLimits = field(default_factory=DetectionLimits)
+    engines: EngineBuilding = field(default_factory=EngineBuilding)
     frame_log: str | None = None
     latency: str | None = None
 
@@ -297,6 +328,10 @@ class Plan:
             for canvas in bucket.canvases
             if max_canvas is None or canvas.num_px <= max_canvas.num_px
         ]
+
+    def pool(self, name: str) -> Pool:
+        """The pool of this name."""
+        return next(pool for pool in self.pools if pool.name == name)
 
     def buckets_of(self, pool: str) -> tuple[Bucket, ...]:
         """The buckets that a pool serves, in the plan's order."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 
 from engines.base import Engine
-from engines.machine import machine_name
 from engines.spec import WarmShape
 from serve_app.latency import Latency, LatencyKey, LatencyTable, Origin
 from serve_app.plan import Bucket, Plan
+from serve_app.plan_machine import joined
+from serve_app.pool_engines import MakeEngines
 
-MakeEngine = Callable[[Bucket, Plan], Engine]
 # (bucket, shape, what was measured): for a progress bar.
 OnShape = Callable[[Bucket, WarmShape, Latency], None]
 
@@ -24,28 +25,31 @@ def num_shapes(plan: Plan) -> int:
     return sum(len(bucket.warm_shapes()) for bucket in plan.buckets)
 
 
-def profile_plan(plan: Plan, make_engine: MakeEngine, *, repeats: int, on_shape: OnShape) -> LatencyTable:
+def profile_plan(plan: Plan, make_engines: MakeEngines, *, repeats: int, on_shape: OnShape) -> LatencyTable:
     """Time each warmed shape of each bucket, one after the other, on noise.
 
     Args:
         plan: whose shapes.
-        make_engine: makes the engine of a bucket, not yet warm.
+        make_engines: makes the engines of a pool.
         repeats: timed runs a shape, 1 or more, after the warm-up.
         on_shape: called after each shape.
 
     Returns:
         The median of each shape's runs, network and boxes together, and their mean distance from it.
     """
-    entries = {}
-    for bucket in plan.buckets:
-        engine = make_engine(bucket, plan)
-        engine.warm(bucket.warm_shapes())
-        for shape in bucket.warm_shapes():
-            latency = _timed(engine, shape, repeats)
-            entries[LatencyKey(bucket.model, shape.canvas, shape.batch)] = latency
-            on_shape(bucket, shape, latency)
-        engine.close()
-    return LatencyTable(machine_name(), Origin.MEASURED, entries)
+    entries, devices = {}, []
+    for pool in plan.pools:
+        with closing(make_engines(plan, pool.name)) as engines:
+            devices.append(engines.device.facts().name)
+            for bucket in plan.buckets_of(pool.name):
+                engine = engines.by_bucket[bucket.name]
+                engine.warm(bucket.warm_shapes())
+                for shape in bucket.warm_shapes():
+                    latency = _timed(engine, shape, repeats)
+                    entries[LatencyKey(bucket.model, shape.canvas, shape.batch)] = latency
+                    on_shape(bucket, shape, latency)
+                engine.close()
+    return LatencyTable(joined(devices), Origin.MEASURED, entries)
 
 
 def _timed(engine: Engine, shape: WarmShape, repeats: int) -> Latency:

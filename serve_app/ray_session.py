@@ -21,6 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serve_app.app_name import APP_NAME
 from serve_app.config import prepare_ray_environment, ray_address, state_folder
+from serve_app.engine_store import remove_store
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.plan import Plan
 
@@ -179,8 +180,9 @@ def deploy(application: serve.Application) -> DeploymentHandle[Any]:
 
 
 def delete_application() -> None:
-    """Take the application off the connected Ray."""
+    """Take the application off the connected Ray, with the engines that its cluster holds; disks keep theirs."""
     serve.delete(APP_NAME)
+    remove_store()
 
 
 def _deployment_message() -> str:

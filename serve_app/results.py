@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.detections import Detections
+from engines.device_facts import DeviceFacts
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
 from serve_app.errors import FramelaneError
@@ -125,15 +126,14 @@ class ReplicaReport:
         num_batches: batches answered since it started.
         warm_s: seconds that loading and warming took.
         latencies: seconds that a batch of each warmed shape took right after warming, by bucket.
-        used_bytes, total_bytes: memory of its device.
+        device: what its device says of itself.
     """
 
     replica: str
     node: str
     num_batches: int
     warm_s: float
-    used_bytes: int
-    total_bytes: int
+    device: DeviceFacts
     latencies: tuple[tuple[str, WarmShape, float], ...] = ()
 
 

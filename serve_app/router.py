@@ -39,6 +39,7 @@ from serve_app.frame_log import FrameLog
 from serve_app.frames import Frame, FrameMeta, check_meta
 from serve_app.latency import LatencyModel, LatencyTable, Origin
 from serve_app.plan import Plan
+from serve_app.plan_machine import joined
 from serve_app.replica_watch import ReplicaWatch
 from serve_app.results import (
     BatchReply,
@@ -209,7 +210,8 @@ class Router(DirectlyCalled):
         """How long batches take here now, as learnt from all that was served; at first what the warm-up measured."""
         self._replicas.start()
         await self._replicas.counted()
-        return LatencyTable(machine_name(), Origin.MEASURED, self._scheduler.latency.entries())
+        devices = [report.device.name for pool in self._plan.pools for report in self._replicas.reports(pool.name)]
+        return LatencyTable(joined(devices) or machine_name(), Origin.MEASURED, self._scheduler.latency.entries())
 
     async def door(self) -> object:
         """This router's actor, for clients that call it directly; see `direct_calls.py`."""

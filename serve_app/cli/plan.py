@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from engines.engine_file import engines_in
+from engines.engine_spec import Precision
 from engines.graph import load_model, read_info
-from engines.machine import machine_name
+from engines.prepared_graph import prepared_onnx
 from engines.spec import CanvasShape, ModelInfo
 from serve_app.cli.console import errors, output
 from serve_app.cli.options import ModelOption, model_file, model_source
@@ -19,8 +23,10 @@ from serve_app.config import load_plan, model_path, plan_path
 from serve_app.errors import FramelaneError, InvalidPlanError
 from serve_app.latency import LatencyModel, LatencyTable, Origin
 from serve_app.latency_file import load_table
-from serve_app.plan import Pool
+from serve_app.plan import Pool, Runtime
+from serve_app.plan_machine import device_name, machine_of
 from serve_app.planning.drift import Fit, compare
+from serve_app.planning.engine_memory import EngineMemory
 from serve_app.planning.plan_file import save_plan
 from serve_app.planning.planner import propose
 from serve_app.planning.proposal import PlannedModel, PlannerLimits, Proposal
@@ -57,6 +63,10 @@ def plan(
     memory_mib: Annotated[
         int | None, typer.Option(min=1, help="What the engines of one replica may hold, by estimate.")
     ] = None,
+    engines: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Built engines of this model, whose memory counts.")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Of engines on GPUs.")] = Precision.FP16,
     cpus: Annotated[float, typer.Option(min=0, help="CPUs that Ray reserves for a replica.")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that Ray reserves for a replica.")] = 0.0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the plan goes; an older one is kept.")] = Path(
@@ -88,7 +98,7 @@ def plan(
         )
     if not re.fullmatch(NAME_PATTERN, name):
         raise FramelaneError(f"--name: got {name!r}, allowed are letters, digits, '_', '.' and '-', at most 64")
-    table = _table(latency, [name], force=force)
+    table = _table(latency, [name], machine=device_name(_pool(cpus, gpus).runtime), force=force)
     limits = PlannerLimits(
         max_canvases=max_canvases,
         max_buckets=max_buckets,
@@ -99,11 +109,14 @@ def plan(
     )
     proposal = propose(
         merged(entry for path in traffic for entry in load_traffic(path)),
-        _planned_model(model, name),
+        _planned_model(model, name, functools.partial(_memory, is_gpu=gpus > 0, engines=engines, precision=precision)),
         LatencyModel(table),
         limits,
-        pool=Pool("gpu" if gpus else "cpu", num_cpus=cpus, num_gpus=gpus),
+        pool=_pool(cpus, gpus),
     )
+    if gpus:
+        engines_as_planned = dataclasses.replace(proposal.plan.engines, precision=precision)
+        proposal = dataclasses.replace(proposal, plan=dataclasses.replace(proposal.plan, engines=engines_as_planned))
     if latency is not None:
         with_table = dataclasses.replace(proposal.plan, latency=str(latency.resolve()))
         proposal = dataclasses.replace(proposal, plan=with_table)
@@ -126,7 +139,7 @@ def _check(log: Path, path: Path, latency: Path | None, *, force: bool) -> None:
     report = compare(
         deployed,
         load_traffic(log),
-        LatencyModel(_table(table_path, list(deployed.models), force=force)),
+        LatencyModel(_table(table_path, list(deployed.models), machine=machine_of(deployed), force=force)),
         strides_px={name: _info(model_path(source)).stride_px for name, source in deployed.models.items()},
         planned=planned,
     )
@@ -140,11 +153,11 @@ def _traffic_of(plan_yaml: Path) -> Path:
     return plan_yaml.with_suffix(".traffic.csv")
 
 
-def _table(path: Path | None, models: list[str], *, force: bool) -> LatencyTable | None:
+def _table(path: Path | None, models: list[str], *, machine: str | None, force: bool) -> LatencyTable | None:
     """The latency table; raises `InvalidPlanError` if it has nothing of one of these models."""
     if path is None:
         return None
-    table = load_table(path, machine=machine_name(), force=force)
+    table = load_table(path, machine=machine, force=force)
     measured = sorted({key.model for key in table.entries})
     missing = [model for model in models if model not in measured]
     if missing:
@@ -155,7 +168,35 @@ def _table(path: Path | None, models: list[str], *, force: bool) -> LatencyTable
     return table
 
 
-def _planned_model(model: str | None, name: str) -> PlannedModel:
+def _pool(cpus: float, gpus: float) -> Pool:
+    if gpus:
+        return Pool("gpu", num_cpus=cpus, num_gpus=gpus, runtime=Runtime.TENSORRT)
+    return Pool("cpu", num_cpus=cpus)
+
+
+def _memory(path: Path, *, is_gpu: bool, engines: Path | None, precision: Precision) -> EngineMemory:
+    """What engines of a model hold; on a GPU by what the builder said of those in a folder."""
+    if not is_gpu:
+        if engines is not None:
+            raise FramelaneError("--engines: got a folder for a plan without GPUs, allowed is with --gpus above 0")
+        return EngineMemory(path.stat().st_size)
+    graph = prepared_onnx(path, precision)
+    if engines is None:
+        return EngineMemory(graph.weights_bytes, shares_arena=True)
+    facts = [engine.facts for engine in engines_in(engines) if engine.facts.onnx_sha256 == graph.sha256]
+    if not facts:
+        raise FramelaneError(
+            f"--engines {engines}: got no engine of {path.name} in {precision.value}, allowed is a folder of the "
+            "engine cache that has one or more; make them with: framelane build PLAN"
+        )
+    built: dict[int, int] = {}
+    for engine in facts:  # other libraries and GPUs included: the largest counts
+        canvas, batch = engine.profile.max_shape
+        built[canvas.num_px * batch] = max(engine.activation_bytes, built.get(canvas.num_px * batch, 0))
+    return EngineMemory(max(engine.weights_bytes for engine in facts), shares_arena=True, built=built)
+
+
+def _planned_model(model: str | None, name: str, memory_of: Callable[[Path], EngineMemory]) -> PlannedModel:
     path = model_file(model)
     info = _info(path)
     if info.fixed_canvas is not None or info.fixed_batch is not None:
@@ -163,7 +204,7 @@ def _planned_model(model: str | None, name: str) -> PlannedModel:
             f"model {path}: got one for canvas {info.fixed_canvas or 'any'}, batch {info.fixed_batch or 'any'} only, "
             "allowed is one with free axes; export it with: framelane export MODEL.pt"
         )
-    return PlannedModel(name, model_source(model), info.stride_px, path.stat().st_size)
+    return PlannedModel(name, model_source(model), info.stride_px, memory_of(path))
 
 
 def _info(path: Path) -> ModelInfo:

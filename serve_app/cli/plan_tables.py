@@ -37,9 +37,10 @@ def print_proposal(proposal: Proposal, origin: Origin, machine: str) -> None:
     output.print(_alternative_table(proposal))
     _say(
         "own sizes: one engine with one wide profile. Not counted, because they are not measured here: kernels tuned\n"
-        "for another size, and a stall at each new shape; in TensorRT its activations take 3.6 times the memory of a\n"
-        "narrow profile's (published, 320 to 1280 px)."
+        "for another size, and a stall at each new shape."
     )
+    if proposal.engine_memory.shares_arena:
+        _say(_arena_line(proposal))
     steps = ", ".join(f"{step.num_canvases}: {step.padding_fraction:.1%}" for step in proposal.curve)
     _say(f"\nleast-time padding by number of canvases: {steps}")
     _print_late(proposal)
@@ -73,6 +74,17 @@ def print_drift(report: DriftReport) -> None:
             _say(f"and {len(report.misfits) - MAX_LISTED} more")
 
 
+def _arena_line(proposal: Proposal) -> str:
+    """What the engines of a replica hold on its GPU, bucket by bucket."""
+    memory, mib = proposal.engine_memory, 2**20
+    origin = "as built" if memory.built else "estimated; framelane build says it exactly, see --engines"
+    activations = ", ".join(f"{name} {size / mib:.0f}" for name, size in proposal.activation_bytes.items())
+    return (
+        f"\nactivations by bucket, MiB: {activations} ({origin}); engines of one replica share the largest, beside "
+        f"{memory.weights_bytes / mib:.0f} MiB of weights each"
+    )
+
+
 def _canvas_table(proposal: Proposal) -> Table:
     table = _table("canvas", "bucket", "batches", "sizes", "frames/s", "ms", "busy s/s", "padding")
     for use in proposal.canvases:
@@ -90,7 +102,7 @@ def _canvas_table(proposal: Proposal) -> Table:
 
 
 def _alternative_table(proposal: Proposal) -> Table:
-    table = _table("", "device s/s", "saves", "padding", "shapes", "est. MiB")
+    table = _table("", "device s/s", "saves", "padding", "shapes", "MiB")
     plan = Alternative(
         proposal.device_s_per_s,
         proposal.padding_fraction,

@@ -46,7 +46,7 @@ def _of_service() -> LatencyTable:
 
 
 def _measured(plan: str, repeats: int) -> LatencyTable:
-    from serve_app.app import make_engine
+    from serve_app.app import make_engines
 
     loaded = load_plan(plan_path(plan))
     check_models(loaded)
@@ -56,7 +56,7 @@ def _measured(plan: str, repeats: int) -> LatencyTable:
         def advance(*_: object) -> None:
             shown.advance(task)
 
-        return profile_plan(loaded, make_engine, repeats=repeats, on_shape=advance)
+        return profile_plan(loaded, make_engines, repeats=repeats, on_shape=advance)
 
 
 def _table(found: LatencyTable) -> Table:

@@ -16,13 +16,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from engines.machine import machine_name
+from engines.device_facts import DeviceFacts
 from serve_app.cli.console import output, progress
 from serve_app.config import load_plan, plan_path, state_folder
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.frame_log import FrameLog
 from serve_app.latency_file import load_table
 from serve_app.model_check import check_models
+from serve_app.plan_machine import machine_of
 from serve_app.results import ServiceStatus
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def up(
             if checked.frame_log is not None:
                 FrameLog(Path(checked.frame_log)).check()
             if checked.latency is not None:
-                load_table(Path(checked.latency), machine=machine_name())
+                load_table(Path(checked.latency), machine=machine_of(checked))
         except InvalidPlanError as err:
             raise InvalidPlanError(f"plan {path}: {err}") from err
     if address is not None:
@@ -113,11 +114,17 @@ def _status_table(shown: ServiceStatus) -> Table:
             if replica is None:
                 table.add_row(*first, "[bold red]none ready[/]", "", "", "", "")
                 continue
-            memory = f"{replica.used_bytes / 2**30:.1f} of {replica.total_bytes / 2**30:.1f}"
+            memory = _of_gib(replica.device)
             table.add_row(
                 *first, replica.replica, replica.node, str(replica.num_batches), f"{replica.warm_s:.1f}", memory
             )
     return table
+
+
+def _of_gib(device: DeviceFacts) -> str:
+    if device.used_bytes is None or device.total_bytes is None:
+        return "–"
+    return f"{device.used_bytes / 2**30:.1f} of {device.total_bytes / 2**30:.1f}"
 
 
 def _deploy(path: Path, address: str) -> None:

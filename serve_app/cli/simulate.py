@@ -14,13 +14,13 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from engines.machine import machine_name
 from serve_app.cli.console import errors, output, progress
 from serve_app.config import load_plan, plan_path
 from serve_app.errors import FramelaneError, InvalidPlanError
 from serve_app.latency import LatencyModel, LatencyTable, Origin
 from serve_app.latency_file import load_table
 from serve_app.plan import Plan
+from serve_app.plan_machine import machine_of
 from serve_app.scheduler import Scheduler
 from serve_app.simulation.gpu_tables import FIGURES, figure_named, gpu_table
 from serve_app.simulation.simulate import (
@@ -173,7 +173,7 @@ def _table(plan: Plan, options: Sequence[str], *, force: bool) -> LatencyTable:
 
 def _loaded(path: Path, plan: Plan, *, force: bool) -> LatencyTable:
     """A table that knows every model of the plan; shapes that it lacks are interpolated."""
-    table = load_table(path, machine=machine_name(), force=force)
+    table = load_table(path, machine=machine_of(plan), force=force)
     known = sorted({key.model for key in table.entries})
     missing = [name for name in plan.models if name not in known]
     if missing:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.spec import CanvasShape
 from serve_app.latency import LatencyModel
+from serve_app.planning.engine_memory import EngineMemory
 from serve_app.planning.plan_load import seconds_a_frame
 
 # What a canvas of half or twice the tuned one's pixels is taken to lose. An assumption: it only decides which canvases
@@ -33,13 +34,13 @@ class CanvasGroup:
     Attributes:
         canvases: the most used one first, which the engine is tuned for.
         max_batch: top of the batch ladder.
-        memory_bytes: estimate of what its engine holds.
+        activation_bytes: what its engine holds beside its weights.
         loss: what is minimised: device seconds a second, those of canvases far from the tuned one taken dearer.
     """
 
     canvases: tuple[CanvasShape, ...]
     max_batch: int
-    memory_bytes: int
+    activation_bytes: int
     loss: float
 
 
@@ -66,9 +67,9 @@ def group_canvases(
     model: str,
     *,
     max_groups: int,
-    memory_of: Callable[[CanvasShape, int], int],
-    memory_bytes: float,
-    shared: bool,
+    memory: EngineMemory,
+    limit_bytes: float,
+    together: bool,
 ) -> tuple[CanvasGroup, ...] | None:
     """Cut the canvases, in order of pixels, into groups, each with a top batch, at the least loss.
 
@@ -81,9 +82,9 @@ def group_canvases(
         latency: predicts seconds.
         model: by this name.
         max_groups: 1 or more.
-        memory_of: bytes of an engine by its largest canvas and batch.
-        memory_bytes: limit; infinite for none.
-        shared: whether the limit holds for all groups together (one replica has them all) or for each.
+        memory: what engines hold.
+        limit_bytes: what they may hold; infinite for no limit.
+        together: whether the limit holds for all groups together (one replica has them all) or for each.
 
     Returns:
         None if no grouping holds the limit.
@@ -95,21 +96,21 @@ def group_canvases(
             found = [
                 (*before, group)
                 for start in range(end)
-                for group in _groups(ordered[start:end], latency, model, memory_of)
+                for group in _groups(ordered[start:end], latency, model, memory)
                 for before in states.get((start, num_groups - 1), [])
-                if _held(before, group, shared=shared) <= memory_bytes
+                if memory.together_bytes((*before, group) if together else (group,)) <= limit_bytes
             ]
-            states[end, num_groups] = _undominated(found)
+            states[end, num_groups] = _undominated(found, memory)
     complete = [groups for n in range(1, max_groups + 1) for groups in states.get((len(ordered), n), [])]
-    return min(complete, key=lambda groups: (_loss(groups), len(groups), _memory(groups)), default=None)
+    return min(complete, key=lambda groups: (_loss(groups), len(groups), memory.together_bytes(groups)), default=None)
 
 
 def _groups(
-    members: Sequence[UsedCanvas], latency: LatencyModel, model: str, memory_of: Callable[[CanvasShape, int], int]
+    members: Sequence[UsedCanvas], latency: LatencyModel, model: str, memory: EngineMemory
 ) -> list[CanvasGroup]:
     """These canvases as one bucket, with every ladder that all of them allow."""
     by_use = sorted(members, key=lambda u: (-u.rate_hz, -u.canvas.num_px))
-    tuned, largest = by_use[0].canvas, max((u.canvas for u in members), key=lambda canvas: canvas.num_px)
+    tuned, largest = by_use[0].canvas, memory.largest([u.canvas for u in members])
     groups = []
     for max_batch in ladder_to(min(u.max_batch for u in members)):
         ladder = ladder_to(max_batch)
@@ -119,27 +120,19 @@ def _groups(
             * (1 + TUNING_LOSS_PER_DOUBLING * abs(math.log2(u.canvas.num_px / tuned.num_px)))
             for u in members
         )
-        memory_bytes = memory_of(largest, max_batch)
-        groups.append(CanvasGroup(tuple(u.canvas for u in by_use), max_batch, memory_bytes, loss))
+        activation_bytes = memory.activation_bytes(largest, max_batch)
+        groups.append(CanvasGroup(tuple(u.canvas for u in by_use), max_batch, activation_bytes, loss))
     return groups
-
-
-def _held(before: Sequence[CanvasGroup], group: CanvasGroup, *, shared: bool) -> int:
-    return group.memory_bytes + (_memory(before) if shared else 0)
-
-
-def _memory(groups: Sequence[CanvasGroup]) -> int:
-    return sum(group.memory_bytes for group in groups)
 
 
 def _loss(groups: Sequence[CanvasGroup]) -> float:
     return sum(group.loss for group in groups)
 
 
-def _undominated(found: list[tuple[CanvasGroup, ...]]) -> list[tuple[CanvasGroup, ...]]:
-    """Those that no other one beats in memory and in loss."""
+def _undominated(found: list[tuple[CanvasGroup, ...]], memory: EngineMemory) -> list[tuple[CanvasGroup, ...]]:
+    """Those that no other one beats in memory and in loss; all have as many groups."""
     kept: list[tuple[CanvasGroup, ...]] = []
-    for groups in sorted(found, key=lambda groups: (_memory(groups), _loss(groups))):
+    for groups in sorted(found, key=lambda groups: (memory.together_bytes(groups), _loss(groups))):
         if not kept or _loss(groups) < _loss(kept[-1]):
             kept.append(groups)
     return kept

@@ -11,6 +11,7 @@ from engines.spec import CanvasShape, fitting_canvas
 from serve_app.frames import MAX_SLO_S
 from serve_app.latency import LatencyModel
 from serve_app.plan import Plan
+from serve_app.planning.engine_memory import EngineMemory
 from serve_app.planning.plan_load import SizeLoad, loads_under, model_of, padding_fraction, padding_of
 from serve_app.planning.planner import propose
 from serve_app.planning.proposal import PlannedModel, PlannerLimits
@@ -202,6 +203,6 @@ def _fresh_s_per_s(plan: Plan, traffic: Traffic, latency: LatencyModel, strides_
             max_canvas=max(canvases, key=lambda canvas: canvas.num_px) if shrinks else None,
             max_chunk_s=plan.max_chunk_s,
         )
-        planned_model = PlannedModel(model, source, strides_px[model], weights_bytes=0)
+        planned_model = PlannedModel(model, source, strides_px[model], EngineMemory(weights_bytes=0))
         fresh_s += propose(tuple(entries), planned_model, latency, limits, pool=plan.pools[0]).device_s_per_s
     return fresh_s

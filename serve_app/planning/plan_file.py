@@ -12,7 +12,7 @@ import yaml
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
 from serve_app.latency import Origin
-from serve_app.plan import DEFAULT_DEFER_ABOVE_PX, Bucket, Plan
+from serve_app.plan import DEFAULT_DEFER_ABOVE_PX, Bucket, Plan, Runtime
 from serve_app.planning.proposal import Proposal
 from serve_app.planning.traffic import rate_by_size, total_rate_hz
 
@@ -71,6 +71,7 @@ def _lines(proposal: Proposal, sources: str, origin: Origin) -> Iterator[str]:
         yield f"    cpus: {pool.num_cpus:g}"
         yield f"    gpus: {pool.num_gpus:g}"
         yield f"    threads: {pool.num_threads}"
+        yield f"    runtime: {pool.runtime.value}"
     yield ""
     yield "buckets:"
     for bucket in plan.buckets:
@@ -79,6 +80,9 @@ def _lines(proposal: Proposal, sources: str, origin: Origin) -> Iterator[str]:
     yield ""
     yield "slo_s:"
     yield from (f"  {priority.value}: {plan.slo_s[priority]!r}" for priority in Priority)
+    if any(pool.runtime is Runtime.TENSORRT for pool in plan.pools):
+        yield ""
+        yield f"engines: {{precision: {plan.engines.precision.value}}}"
     if plan.latency is not None:
         yield ""
         yield f"latency: {_text(plan.latency)}"
@@ -94,7 +98,9 @@ def _bucket_lines(proposal: Proposal, bucket: Bucket) -> Iterator[str]:
         use = uses[canvas]
         what = f"{use.rate_hz:.3g} frames/s, {use.padding_fraction:.1%} padding"
         yield f"      - [{canvas.height}, {canvas.width}] # {what}"
-    yield f"    batches: {list(bucket.batches)}"
+    activation_mib = proposal.activation_bytes[bucket.name] / 2**20
+    origin = "as built" if proposal.engine_memory.built else "estimated"
+    yield f"    batches: {list(bucket.batches)} # activations {activation_mib:.0f} MiB, {origin}"
 
 
 def _policy_lines(plan: Plan) -> Iterator[str]:

@@ -20,10 +20,6 @@ from serve_app.planning.plan_load import seconds_a_frame
 from serve_app.planning.proposal import PlannedModel, PlannerLimits
 from serve_app.planning.traffic import SizeHw, Traffic, deadline_s, merged
 
-# What activations of one canvas pixel hold at their peak. Measured with bundled:inspection-full in ONNX Runtime on a
-# CPU: 28 bytes at 480×640, 34 at 1088×1920, 43 at 2176×3840 (growth of the resident memory while warming).
-ACTIVATION_BYTES_PER_PX = 48
-
 
 class PlanTask:
     """What is asked, with what follows from it directly."""
@@ -56,10 +52,6 @@ class PlanTask:
     def own_canvas(self, size_hw: SizeHw) -> CanvasShape:
         """The smallest canvas for a size, shrunk to the limit if it is larger."""
         return fitting_canvas(shrunk_to(size_hw, self.limits.max_canvas), self.model.stride_px)
-
-    def memory_of(self, canvas: CanvasShape, batch: int) -> int:
-        """Estimate of what an engine holds whose largest shape this is."""
-        return self.model.weights_bytes + ACTIVATION_BYTES_PER_PX * canvas.num_px * batch
 
 
 def default_slos(traffic: Traffic) -> dict[Priority, float]:

@@ -74,7 +74,7 @@ def propose(
     plan = _plan(task, used, groups, pool, per_bucket=per_bucket)
     loads = loads_under(plan, task.traffic, latency)
     canvases = _canvas_uses(task, plan, loads)
-    memories = [group.memory_bytes for group in groups]
+    memory = model.memory
     return Proposal(
         plan=plan,
         limits=limits,
@@ -83,7 +83,11 @@ def propose(
         device_s_per_s=sum(load.device_s_per_s for load in loads),
         bound_s_per_s=selection.bound,
         padding_fraction=padding_fraction(loads),
-        memory_bytes=max(memories) if per_bucket else sum(memories),
+        memory_bytes=(
+            max(memory.together_bytes([group]) for group in groups) if per_bucket else memory.together_bytes(groups)
+        ),
+        engine_memory=memory,
+        activation_bytes={_bucket_name(group): group.activation_bytes for group in groups},
         curve=curve,
         one_square=_one_square(task),
         one_wide=_one_wide(task),
@@ -168,27 +172,27 @@ def _choose_groups(
     """The buckets, and whether each has a pool of its own."""
     limit = math.inf if task.limits.memory_bytes is None else task.limits.memory_bytes
 
-    def best(*, shared: bool) -> tuple[CanvasGroup, ...] | None:
+    def best(*, together: bool) -> tuple[CanvasGroup, ...] | None:
         return group_canvases(
             used, task.latency, task.model.name, max_groups=task.limits.max_buckets,
-            memory_of=task.memory_of, memory_bytes=limit, shared=shared,
+            memory=task.model.memory, limit_bytes=limit, together=together,
         )  # fmt: skip
 
-    together = best(shared=True)
-    if together is None:
-        least = task.memory_of(largest, 1)
+    in_one = best(together=True)
+    if in_one is None:
+        least = task.model.memory.alone_bytes(largest, 1)
         raise InvalidPlanError(
             f"memory: got a limit of {limit / 2**20:,.0f} MiB, allowed is {math.ceil(least / 2**20):,} MiB or more: "
             f"one engine for single frames on canvas {largest} holds that by estimate; raise --memory-mib, or let "
             "larger frames be shrunk with --max-canvas"
         )
-    apart = best(shared=False) or together
+    apart = best(together=False) or in_one
     busy_s = sum(
         u.rate_hz * seconds_a_frame(task.latency, task.model.name, u.canvas, ladder_to(u.max_batch)) for u in used
     )
     if len(apart) > 1 and _replicas(task, busy_s) > len(apart):
         return apart, True
-    return together, False
+    return in_one, False
 
 
 def _plan(
@@ -273,10 +277,22 @@ def _alternative(task: PlanTask, pairs: Sequence[tuple[SizeRate, CanvasShape]]) 
     return Alternative(
         device_s_per_s=sum(entry.rate_hz * task.frame_s(canvas) for entry, canvas in pairs),
         padding_fraction=_padding(pairs),
-        memory_bytes=max(task.memory_of(canvas, task.top_batch(canvas)) for canvas in canvases),
+        memory_bytes=_engine_bytes(task, canvases),
         num_shapes=sum(len(ladder_to(task.top_batch(canvas))) for canvas in canvases),
         canvas=canvases[-1],
     )
+
+
+def _engine_bytes(task: PlanTask, canvases: Sequence[CanvasShape]) -> int:
+    """What one engine for all of these canvases holds.
+
+    TensorRT's memory is that of the profile's corner, the largest height, width and batch of all; ONNX Runtime's that
+    of the largest shape that ever runs.
+    """
+    memory = task.model.memory
+    if not memory.shares_arena:
+        return max(memory.alone_bytes(canvas, task.top_batch(canvas)) for canvas in canvases)
+    return memory.alone_bytes(memory.largest(canvases), max(task.top_batch(canvas) for canvas in canvases))
 
 
 def _rungs(chosen: Sequence[CanvasShape]) -> tuple[CanvasShape, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engines.spec import CanvasShape
 from serve_app.plan import Plan
+from serve_app.planning.engine_memory import EngineMemory
 from serve_app.planning.plan_load import SizeLoad
 from serve_app.planning.traffic import Traffic
 
@@ -15,12 +17,12 @@ DEFAULT_UTILISATION = 0.7
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """A detector as the planner sees it: its name in the plan, its source there, its stride, and its weights' bytes."""
+    """A detector as the planner sees it: its name in the plan, its source there, its stride, what its engines hold."""
 
     name: str
     source: str
     stride_px: int
-    weights_bytes: int
+    memory: EngineMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Alternative:
 
     Attributes:
         device_s_per_s, padding_fraction: as in `Proposal`.
-        memory_bytes: estimate for one engine of its shapes; what a runtime adds for a wide profile is not in it.
+        memory_bytes: of one engine of its shapes: where engines share an arena, of one profile over all of them.
         num_shapes: how many exact shapes must be warmed.
         canvas: its largest canvas.
     """
@@ -108,7 +110,9 @@ class Proposal:
         device_s_per_s: predicted device seconds a second of all traffic, padding included; batches as full as they pay.
         bound_s_per_s: no plan of so many canvases can need less.
         padding_fraction: of all pixels computed, see `plan_load.padding_of`.
-        memory_bytes: estimate of what the engines of one replica hold; of the fullest pool.
+        memory_bytes: what the engines of one replica hold; of the fullest pool.
+        engine_memory: what that is worked out from.
+        activation_bytes: of the engine of each bucket, by its name.
         curve: the best for one canvas, for two, and so on.
         one_square: every frame on the smallest square that holds all.
         one_wide: every frame on a canvas of its own size, all in one engine's wide profile.
@@ -123,6 +127,8 @@ class Proposal:
     bound_s_per_s: float
     padding_fraction: float
     memory_bytes: int
+    engine_memory: EngineMemory
+    activation_bytes: Mapping[str, int]
     curve: tuple[CanvasStep, ...]
     one_square: Alternative
     one_wide: Alternative

@@ -8,6 +8,7 @@ from engines.spec import CanvasShape
 from serve_app.frames import Priority
 from serve_app.latency import Latency, LatencyKey, LatencyModel, LatencyTable, Origin
 from serve_app.plan import Pool
+from serve_app.planning.engine_memory import EngineMemory
 from serve_app.planning.proposal import PlannedModel
 from serve_app.planning.traffic import SizeRate, Traffic
 
@@ -33,7 +34,7 @@ FEWER_STANDARDS = tuple(
     (size, count + (3 if size == (480, 640) else 0), hz) for size, count, hz in STANDARDS if size != (1280, 720)
 )
 
-MODEL = PlannedModel("full", "bundled:inspection-full", stride_px=32, weights_bytes=12_000_000)
+MODEL = PlannedModel("full", "bundled:inspection-full", stride_px=32, memory=EngineMemory(12_000_000))
 POOL = Pool("cpu")
 # Of a device on which a batch costs a fixed time and its pixels: batching pays, less and less.
 CALL_S, SECONDS_A_PX = 2e-3, 2e-9

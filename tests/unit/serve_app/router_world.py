@@ -13,6 +13,7 @@ from ray.serve._private.common import RequestMetadata
 from serve_samples import HD, PORTRAIT, UHD, VGA, sample_latency
 
 from engines.detections import Detections
+from engines.device_facts import DeviceFacts
 from engines.spec import WarmShape
 from serve_app.frames import FrameMeta
 from serve_app.latency import LatencyModel
@@ -276,8 +277,9 @@ def reply(*frames, replica: str = "near-1", **seconds: float) -> BatchReply:
     return BatchReply(replica, frames, **{name: seconds.get(name, 0.0) for name in names})
 
 
+DEVICE_FACTS = DeviceFacts("a device", None, None, None, 100, 10, 90, None, None, None, None)
+
+
 def report(replica: str, *latencies: tuple[str, WarmShape, float]) -> ReplicaReport:
     """A sound replica's report, with what it measured after warming."""
-    return ReplicaReport(
-        replica, "node", num_batches=3, warm_s=1.0, used_bytes=10, total_bytes=100, latencies=latencies
-    )
+    return ReplicaReport(replica, "node", num_batches=3, warm_s=1.0, device=DEVICE_FACTS, latencies=latencies)

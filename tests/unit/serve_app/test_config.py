@@ -9,12 +9,25 @@ from types import SimpleNamespace
 import pytest
 
 from engines.boxes import DetectionLimits
+from engines.engine_spec import Precision
 from engines.spec import CanvasShape
 from serve_app import config
 from serve_app.config import load_plan, model_path, plan_from, plan_path, prepare_ray_environment, state_folder
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
-from serve_app.plan import Bucket, CameraRule, Keep, Limits, Oversize, Plan, Pool, Rung, Scheduling
+from serve_app.plan import (
+    Bucket,
+    CameraRule,
+    EngineBuilding,
+    Keep,
+    Limits,
+    Oversize,
+    Plan,
+    Pool,
+    Rung,
+    Runtime,
+    Scheduling,
+)
 
 FULL_EXAMPLE = """
 models:
@@ -44,13 +57,14 @@ scheduling: {max_chunk_s: 0.05, defer_above_px: 900_000, max_defer_s: 4, max_sta
 slo_s: {critical: 0.2, normal: 3}
 limits: {max_waiting_frames: 7, max_waiting_bytes: 1_000_000, max_frame_px: 5000, max_tickets: 11, ticket_ttl_s: 2.5}
 detection: {min_score: 0.1, max_iou: 0.5, max_boxes: 20}
+engines: {precision: as_is, workspace_mib: 3, cache: built, frames: /gate}
 frame_log: logs/frames.jsonl
 latency: latency/this-machine.json
 """
 
 TOP_KEYS = (
-    "models", "pools", "buckets", "cameras", "ladder", "scheduling", "slo_s", "limits", "detection", "frame_log",
-    "latency",
+    "models", "pools", "buckets", "cameras", "ladder", "scheduling", "slo_s", "limits", "detection", "engines",
+    "frame_log", "latency",
 )  # fmt: skip
 
 SMALL_EXAMPLE = """
@@ -85,7 +99,7 @@ def test_a_full_plan_is_read_whole(plan_file, tmp_path):
     """Every key of the file reaches the plan; paths are relative to the file's folder, order is kept."""
     assert load_plan(plan_file(FULL_EXAMPLE)) == Plan(
         models={"full": str(tmp_path / "models/full.onnx"), "light": "bundled:inspection-light"},
-        pools=(Pool("gpu", 2, 0.5, 1.0, 4), Pool("cpu", 1, 1.0, 0.0, 0)),
+        pools=(Pool("gpu", 2, 0.5, 1.0, 4, Runtime.TENSORRT), Pool("cpu", 1, 1.0, 0.0, 0, Runtime.ONNX)),
         buckets=(
             Bucket("vga", "light", "cpu", (CanvasShape(480, 640), CanvasShape(640, 480)), (1, 2, 4)),
             Bucket("hd", "full", "gpu", (CanvasShape(736, 1280),), (1,)),
@@ -101,6 +115,7 @@ def test_a_full_plan_is_read_whole(plan_file, tmp_path):
         slo_s={Priority.CRITICAL: 0.2, Priority.NORMAL: 3.0},
         limits=Limits(7, 1_000_000, 5000, 11, 2.5),
         detection=DetectionLimits(min_score=0.1, max_iou=0.5, max_boxes=20),
+        engines=EngineBuilding(Precision.AS_IS, 3 * 2**20, str(tmp_path / "built"), "/gate"),
         frame_log=str(tmp_path / "logs/frames.jsonl"),
         latency=str(tmp_path / "latency/this-machine.json"),
     )
@@ -311,7 +326,7 @@ def test_whole_numbers_are_fractions_too(plan_file):
     """`gpus: 1` and `normal: 3` need no decimal point."""
     plan = load_plan(plan_file(f"{SMALL_EXAMPLE}\npools: {{cpu: {{cpus: 2, gpus: 1}}}}\nslo_s: {{normal: 3}}\n"))
 
-    assert (plan.pools, plan.slo_s[Priority.NORMAL]) == ((Pool("cpu", 1, 2.0, 1.0, 0),), 3.0)
+    assert (plan.pools, plan.slo_s[Priority.NORMAL]) == ((Pool("cpu", 1, 2.0, 1.0, 0, Runtime.TENSORRT),), 3.0)
 
 
 @pytest.mark.parametrize("batches", ["[2, 1]", "[1, 4, 2]", "[2]", "[1, 1]"])

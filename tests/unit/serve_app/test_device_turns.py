@@ -21,7 +21,12 @@ def turns_of(*items: tuple[str, bool]) -> DeviceTurns[str]:
 
 def drained(turns: DeviceTurns[str], now_s: float = 0.0) -> list[str]:
     """All that wait, in the order of their turns."""
-    return [turns.next(now_s) for _ in range(len(turns))]
+    order = []
+    while len(turns):
+        assert turns.peek(now_s) == turns.peek(now_s)  # looking changes nothing
+        order.append((turns.peek(now_s), turns.next(now_s)))
+    assert all(seen == taken for seen, taken in order)
+    return [taken for _, taken in order]
 
 
 def test_urgent_batches_overtake_staged_ones_and_keep_their_order():
@@ -45,6 +50,7 @@ def test_no_batch_has_no_turn():
     turns = turns_of()
 
     assert len(turns) == 0
+    assert turns.peek(0.0) is None
     with pytest.raises(IndexError):
         turns.next(0.0)
 

@@ -13,15 +13,17 @@ from ray.exceptions import ObjectLostError, OwnerDiedError, RayTaskError
 from router_world import PATIENCE_S, Clock
 from serve_samples import HD, PORTRAIT, UHD, VGA, sample_plan
 
-from engines.base import EngineMemory
-from engines.errors import CanvasError, EngineMemoryError
+from engines.cpu_device import CpuDevice
+from engines.device_facts import DeviceFacts
+from engines.errors import CanvasError, DeviceLostError, EngineMemoryError
 from engines.fake import FakeEngine
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
 from serve_app import direct_calls, engine_replica
 from serve_app.engine_replica import EngineReplica
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
-from serve_app.plan import Bucket, Limits, Pool
+from serve_app.plan import Bucket, Limits, Pool, Runtime
+from serve_app.pool_engines import PoolEngines
 from serve_app.results import BatchReply, BatchRequest, ReplicaReport
 
 VGA_HW = (480, 640)
@@ -38,9 +40,28 @@ class BrokenEngine(FakeEngine):
             raise self.error
         return super().infer(batch_nhwc)
 
-    def memory(self):
-        """Something is held."""
-        return EngineMemory(7, 70)
+
+FACTS = DeviceFacts("a device", None, None, None, 70, 7, 63, None, None, None, None)
+
+
+class AskedDevice:
+    """A device that says what the test wants."""
+
+    def facts(self):
+        """See `Device.facts`."""
+        return FACTS
+
+    def close(self):
+        """Nothing is held."""
+
+
+def each(make):
+    """Engines of a pool that this makes one by one, with nothing to close."""
+
+    def make_engines(plan, pool):
+        return PoolEngines({bucket.name: make() for bucket in plan.buckets_of(pool)}, CpuDevice(), lambda: None)
+
+    return make_engines
 
 
 class Bench:
@@ -48,13 +69,14 @@ class Bench:
 
     def __init__(self, pool: str = "near", **changes):
         self.engines: dict[str, BrokenEngine] = {}
+        self.device = AskedDevice()
         self.replica = EngineReplica(sample_plan(**changes), pool, self._make)
         for engine in self.engines.values():
             engine.infer_calls.clear()
 
-    def _make(self, bucket: Bucket, _plan) -> BrokenEngine:
-        self.engines[bucket.name] = BrokenEngine({}, lambda _: None)
-        return self.engines[bucket.name]
+    def _make(self, plan, pool) -> PoolEngines:
+        self.engines = {bucket.name: BrokenEngine({}, lambda _: None) for bucket in plan.buckets_of(pool)}
+        return PoolEngines(self.engines, self.device, lambda: None)
 
     def infer(self, *pixels, **request) -> BatchReply:
         """Answer a batch whose refs give these arrays, raise these errors, or (None) never come."""
@@ -305,10 +327,10 @@ class GatedEngine(FakeEngine):
 class GatedReplica:
     """A replica whose engine does one batch when the test lets it; `runs` and `finish` never sleep."""
 
-    def __init__(self):
-        self.engine = GatedEngine()
-        pools, buckets = (Pool("near"),), (Bucket("vga", "full", "near", (VGA,), (1, 2)),)
-        self.replica = EngineReplica(sample_plan(pools=pools, buckets=buckets), "near", lambda *_: self.engine)
+    def __init__(self, engine=None, runtime=Runtime.ONNX):
+        self.engine = engine or GatedEngine()
+        pools, buckets = (Pool("near", runtime=runtime),), (Bucket("vga", "full", "near", (VGA,), (1, 2)),)
+        self.replica = EngineReplica(sample_plan(pools=pools, buckets=buckets), "near", each(lambda: self.engine))
         self.engine.is_gated = True
         self.calls: dict[int, asyncio.Task[BatchReply]] = {}
 
@@ -493,7 +515,7 @@ def test_every_warmed_shape_is_timed_once_and_reported(monkeypatch):
 
     buckets = (Bucket("vga", "full", "near", (VGA,), (1, 2)), Bucket("hd", "full", "near", (HD,), (1,)))
     plan = sample_plan(pools=(Pool("near"),), buckets=buckets)
-    replica = EngineReplica(plan, "near", lambda *_: SlowToWarm(latency_s, clock.pass_s))
+    replica = EngineReplica(plan, "near", each(lambda: SlowToWarm(latency_s, clock.pass_s)))
     report, _ = asyncio.run(replica.report())
 
     assert report.latencies == (
@@ -507,7 +529,7 @@ def test_the_stages_of_a_batch_are_told_apart(monkeypatch):
     clock = Clock()
     buckets = (Bucket("vga", "full", "near", (VGA,), (1,)),)
     plan = sample_plan(pools=(Pool("near"),), buckets=buckets)
-    replica = EngineReplica(plan, "near", lambda *_: FakeEngine({WarmShape(VGA, 1): 0.5}, clock.pass_s))
+    replica = EngineReplica(plan, "near", each(lambda: FakeEngine({WarmShape(VGA, 1): 0.5}, clock.pass_s)))
     monkeypatch.setattr(engine_replica, "time", clock)
 
     async def call():
@@ -538,8 +560,7 @@ def test_a_replica_reports_itself(bench):
         node="node0123",
         num_batches=2,
         warm_s=report.warm_s,
-        used_bytes=7,
-        total_bytes=70,
+        device=FACTS,
         latencies=report.latencies,
     )
     assert report.warm_s >= 0
@@ -576,3 +597,72 @@ def test_a_frame_larger_than_its_canvas_is_shrunk(bench):
 
     assert reply.frames[0][0].boxes_xyxy.tolist() == [[960, 544, 2880, 1632]]
     assert bench.engines["vga"].infer_calls == []
+
+
+def test_a_lost_device_ends_the_replica_and_not_its_callers():
+    """The batch that found out fails with the reason; then the replica neither reports nor passes its health check."""
+    bench = Bench()
+    bench.replica.check_health()
+    bench.engines["vga"].error = DeviceLostError("GPU: fell off the bus")
+
+    reply = bench.infer(grey(51))
+
+    assert isinstance(reply.frames[0], FrameFailedError)
+    assert "fell off the bus" in str(reply.frames[0])
+    with pytest.raises(DeviceLostError, match="fell off the bus"):
+        bench.replica.check_health()
+    with pytest.raises(DeviceLostError, match="fell off the bus"):
+        asyncio.run(bench.replica.report())
+
+
+class StagingEngine(GatedEngine):
+    """A gated engine that notes the grey level of what is staged."""
+
+    def __init__(self):
+        super().__init__()
+        self.staged: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def stage(self, batch_nhwc):
+        """See `Engine.stage`."""
+        self.staged.put(int(batch_nhwc[0].mean()))
+
+
+def test_the_next_batch_is_copied_to_a_gpu_while_another_one_runs():
+    """Only the next one: of two that wait the critical one, though it came later; and nothing when nothing runs."""
+
+    async def story():
+        world = GatedReplica(StagingEngine(), Runtime.TENSORRT)
+        staged = world.engine.staged
+        world.send(10)
+        assert await world.runs() == 10
+        world.send(20)
+        assert await asyncio.to_thread(staged.get, timeout=PATIENCE_S) == 20
+        world.send(30, urgent=True)
+        assert await asyncio.to_thread(staged.get, timeout=PATIENCE_S) == 30
+        world.finish()
+        assert await world.runs() == 30
+        assert await asyncio.to_thread(staged.get, timeout=PATIENCE_S) == 20
+        world.finish()
+        assert await world.runs() == 20
+        world.finish()
+        await asyncio.gather(*world.calls.values())
+        assert staged.empty()
+
+    asyncio.run(story())
+
+
+def test_nothing_is_copied_ahead_where_the_device_is_the_cpu():
+    """It has no memory of its own, and a hop to another thread for nothing costs a tenth of a millisecond."""
+
+    async def story():
+        world = GatedReplica(StagingEngine(), Runtime.ONNX)
+        world.send(10)
+        assert await world.runs() == 10
+        world.send(20)
+        await world.staged(1)
+        for _ in range(2):
+            world.finish()
+        await asyncio.gather(*world.calls.values())
+        assert world.engine.staged.empty()
+
+    asyncio.run(story())

@@ -13,7 +13,8 @@ from serve_app.config import load_plan
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
 from serve_app.latency import LatencyModel, Origin
-from serve_app.plan import Pool
+from serve_app.plan import Pool, Runtime
+from serve_app.planning.engine_memory import EngineMemory
 from serve_app.planning.plan_file import plan_text, save_plan
 from serve_app.planning.planner import propose
 from serve_app.planning.proposal import PlannedModel, PlannerLimits
@@ -27,14 +28,18 @@ UHD_FLEET = (
 PROPOSALS = {
     "one size": propose((SizeRate((480, 640), 1.0),), MODEL, LatencyModel(), PlannerLimits(), pool=POOL),
     "a fleet on GPUs": propose(
-        clustered_fleet(), MODEL, batching_latency(), PlannerLimits(), pool=Pool("gpu", 1, 0.5, 1.0, 3)
+        clustered_fleet(),
+        MODEL,
+        batching_latency(),
+        PlannerLimits(),
+        pool=Pool("gpu", 1, 0.5, 1.0, 3, Runtime.TENSORRT),
     ),
     "shrunk, laddered, deferred": propose(
         UHD_FLEET, MODEL, LatencyModel(), PlannerLimits(max_canvas=CanvasShape(1088, 1920)), pool=POOL
     ),
     "names that YAML would read as something else": propose(
         UHD_FLEET,
-        PlannedModel("no", "bundled:inspection-full", 32, 0),
+        PlannedModel("no", "bundled:inspection-full", 32, EngineMemory(0)),
         LatencyModel(),
         PlannerLimits(),
         pool=Pool("1.5"),
@@ -54,7 +59,9 @@ def test_a_written_plan_is_read_back_whole(name, tmp_path):
 def test_paths_are_read_back_too(tmp_path):
     """Of models and of the latency table, with spaces and quotes in them."""
     model, table = tmp_path / 'my "best" model.onnx', tmp_path / "times: all.json"
-    proposal = propose(UHD_FLEET, PlannedModel("full", str(model), 32, 0), LatencyModel(), PlannerLimits(), pool=POOL)
+    proposal = propose(
+        UHD_FLEET, PlannedModel("full", str(model), 32, EngineMemory(0)), LatencyModel(), PlannerLimits(), pool=POOL
+    )
     plan = dataclasses.replace(proposal.plan, latency=str(table))
     save_plan(
         tmp_path / "plan.yaml", dataclasses.replace(proposal, plan=plan), sources="a\nb: c", origin=Origin.MEASURED

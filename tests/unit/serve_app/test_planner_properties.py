@@ -16,6 +16,7 @@ from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
 from serve_app.latency import LatencyModel
 from serve_app.planning.bucket_search import TUNING_LOSS_PER_DOUBLING, UsedCanvas, group_canvases, ladder_to
+from serve_app.planning.engine_memory import EngineMemory
 from serve_app.planning.plan_load import seconds_a_frame
 from serve_app.planning.planner import propose
 from serve_app.planning.proposal import PlannerLimits
@@ -116,21 +117,21 @@ def test_frames_are_late_only_where_no_canvas_could_help(traffic, slos_s, max_ca
 @settings(max_examples=60)
 @given(data=st.data())
 def test_no_other_grouping_loses_less(data):
-    """Every cut into neighbours and every ladder of powers of two, with and without a memory limit."""
+    """Every cut into neighbours and every ladder of powers of two, with and without a limit, on a CPU and on a GPU."""
     sides = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=5, unique=True))
     used = [
         UsedCanvas(CanvasShape(STRIDE * side, 64), data.draw(RATES), data.draw(st.sampled_from([1, 2, 4, 8])))
         for side in sides
     ]
-    max_groups, shared = data.draw(st.integers(1, 3)), data.draw(st.booleans())
+    max_groups, together = data.draw(st.integers(1, 3)), data.draw(st.booleans())
     limit = data.draw(st.sampled_from([math.inf, 100_000, 200_000, 400_000]))
     latency = batching_latency()
 
-    def memory_of(canvas, batch):
-        return 1000 + canvas.num_px * batch
+    is_gpu = data.draw(st.booleans())
+    memory = EngineMemory(1000, shares_arena=is_gpu, built={1: 1})
 
     found = group_canvases(
-        used, latency, "full", max_groups=max_groups, memory_of=memory_of, memory_bytes=limit, shared=shared
+        used, latency, "full", max_groups=max_groups, memory=memory, limit_bytes=limit, together=together
     )
 
     best = math.inf
@@ -141,8 +142,9 @@ def test_no_other_grouping_loses_less(data):
         edges = [0, *cuts, len(used)]
         parts = [ordered[start:end] for start, end in itertools.pairwise(edges)]
         for tops in itertools.product(*(ladder_to(min(u.max_batch for u in part)) for part in parts)):
-            held = [memory_of(part[-1].canvas, top) for part, top in zip(parts, tops, strict=True)]
-            if (sum(held) if shared else max(held)) <= limit:
+            runs = [part[-1].canvas.num_px * top for part, top in zip(parts, tops, strict=True)]
+            in_one = 1000 * len(parts) + (max(runs) if is_gpu else sum(runs))
+            if (in_one if together else 1000 + max(runs)) <= limit:
                 best = min(best, sum(loss_of(part, top, latency) for part, top in zip(parts, tops, strict=True)))
     if found is None:
         assert best == math.inf

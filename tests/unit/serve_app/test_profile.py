@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from serve_samples import HD, PORTRAIT, UHD, VGA, sample_plan
 
+from engines.cpu_device import CpuDevice
 from engines.fake import FakeEngine
-from engines.machine import machine_name
 from engines.spec import CanvasShape, WarmShape
 from serve_app import profile
 from serve_app.latency import Latency, LatencyKey, Origin
 from serve_app.plan import Bucket
+from serve_app.pool_engines import PoolEngines
 from serve_app.profile import num_shapes, profile_plan
 
 # A step that the fake clock's floats hold exactly.
@@ -67,6 +70,20 @@ class TimedEngine(FakeEngine):
         super().close()
 
 
+class NamedDevice:
+    """A device of this name."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def facts(self):
+        """See `Device.facts`."""
+        return dataclasses.replace(CpuDevice().facts(), name=self._name)
+
+    def close(self):
+        """Nothing is held."""
+
+
 class Bench:
     """The engines that profiling made, by bucket, and what it told of its progress."""
 
@@ -77,11 +94,12 @@ class Bench:
         self.engines = {}
         self.told = []
 
-    def _make(self, bucket, _plan):
-        # The one before has let go of its memory.
+    def _make(self, plan, pool):
+        # The pool before has let go of its memory.
         assert all(engine.events[-1] == "close" for engine in self.engines.values())
-        self.engines[bucket.name] = TimedEngine(self.clock, self._run_s)
-        return self.engines[bucket.name]
+        made = {bucket.name: TimedEngine(self.clock, self._run_s) for bucket in plan.buckets_of(pool)}
+        self.engines.update(made)
+        return PoolEngines(made, NamedDevice(f"the device of {pool}"), lambda: None)
 
     def profile(self, plan, repeats):
         """The table of a plan."""
@@ -101,7 +119,7 @@ def test_each_warmed_shape_of_each_bucket_is_measured_once(monkeypatch):
 
     table = bench.profile(plan, repeats=1)
 
-    assert (table.machine, table.origin) == (machine_name(), Origin.MEASURED)
+    assert (table.machine, table.origin) == ("the device of far + the device of near", Origin.MEASURED)
     expected = [(VGA, 1), (VGA, 2), (VGA, 4), (PORTRAIT, 1), (PORTRAIT, 2), (PORTRAIT, 4), (HD, 1), (HD, 2), (UHD, 1)]
     assert list(table.entries) == [LatencyKey("full", *shape) for shape in expected]
     assert num_shapes(plan) == len(expected)
@@ -140,7 +158,7 @@ def test_the_median_counts_and_the_mean_distance_from_it(monkeypatch, ticks, med
 
 
 def test_warming_is_not_measured_and_every_engine_is_closed(monkeypatch):
-    """Each engine is warmed once before its first run, and gone before the next one is made."""
+    """Each engine is warmed once before its first run, and gone before the next one is warmed."""
     bench = Bench(monkeypatch, [TICK_S] * 100)
 
     table = bench.profile(sample_plan(), repeats=2)

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+from engines.cpu_device import CpuDevice
 from engines.detections import Detections
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
@@ -106,7 +107,7 @@ def test_batches_cross_process_borders():
 def test_reports_and_statuses_cross_process_borders():
     """They are compared by value, so that a test, or a watcher, sees what changed."""
     latencies = (("vga", WarmShape(CanvasShape(480, 640), 2), 0.02),)
-    report = ReplicaReport("near-1", "node", 3, 1.5, 7, 70, latencies)
+    report = ReplicaReport("near-1", "node", 3, 1.5, CpuDevice().facts(), latencies)
     status = ServiceStatus(1.0, (PoolStatus("near", 5, 1, (report,), 0.5, 2),), {"finished": 3}, 6, 1)
 
     arrived = pickle.loads(pickle.dumps(status))  # noqa: S301 (our own)
