@@ -4,16 +4,19 @@
 #   make bench     throughput against the bare engine   make bench-overload  0.5 to 2.5 times the capacity
 #   make recall    recall by size of defect             make recall-4k       4K frames whole, shrunk and tiled
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
+#   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv
 EXPORT_VENV := .venv-export
+TENSORRT_VENV := .venv-tensorrt
+GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler test-export recall recall-4k clean
+.PHONY: help demo test check bench bench-overload bench-scheduler test-export test-tensorrt test-gpu recall recall-4k clean
 
 help: ## Show the targets
-	@sed -n '2,6p' Makefile | sed 's/^#  *//'
+	@sed -n '2,7p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -31,6 +34,18 @@ $(EXPORT_VENV)/stamp: pyproject.toml constraints.txt
 	@echo "making $(EXPORT_VENV): installing torch, several GB"
 	@$(PYTHON) -m venv $(EXPORT_VENV)
 	@$(EXPORT_VENV)/bin/python $(PIP_INSTALL) --editable '.[dev,export]'
+	@touch $@
+
+$(TENSORRT_VENV)/stamp: pyproject.toml constraints.txt
+	@echo "making $(TENSORRT_VENV): installing TensorRT for RTX takes a minute"
+	@$(PYTHON) -m venv $(TENSORRT_VENV)
+	@$(TENSORRT_VENV)/bin/python $(PIP_INSTALL) --editable '.[dev,rtx]'
+	@touch $@
+
+$(GPU_VENV)/stamp: pyproject.toml constraints.txt
+	@echo "making $(GPU_VENV): installing TensorRT from NVIDIA's index, a GB or two"
+	@$(PYTHON) -m venv $(GPU_VENV)
+	@$(GPU_VENV)/bin/python $(PIP_INSTALL) --editable '.[dev,gpu]'
 	@touch $@
 
 demo: $(VENV)/run.stamp ## Serve five cameras of different sizes on this CPU
@@ -64,5 +79,11 @@ recall-4k: $(VENV)/run.stamp ## Recall of small defects on 4K frames: whole, shr
 test-export: $(EXPORT_VENV)/stamp ## Tests of the export extra, against ultralytics itself
 	$(EXPORT_VENV)/bin/python -m pytest tests/export
 
+test-tensorrt: $(TENSORRT_VENV)/stamp ## Engines built for real without a GPU, and the runner on stand-ins
+	$(TENSORRT_VENV)/bin/python -m pytest tests/tensorrt
+
+test-gpu: $(GPU_VENV)/stamp ## The real runner, on a machine with an NVIDIA GPU; see docs/gpu.md
+	$(GPU_VENV)/bin/python -m pytest -s tests/gpu
+
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(EXPORT_VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(EXPORT_VENV) $(TENSORRT_VENV) $(GPU_VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
