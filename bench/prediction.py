@@ -6,6 +6,7 @@ knows before. What is foretold is what the scheduler makes of it: who waits for 
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 from bisect import bisect_left
@@ -28,6 +29,8 @@ from serve_app.simulation.traces import Trace
 
 # What was measured this close to a moment stands for it: a dozen batches at the lowest load.
 WINDOW_S = 1.0
+# Near its capacity a pool goes down the ladder for seconds at a time, by chance: several runs say what is usual.
+NUM_RUNS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +61,22 @@ class MeasuredTimes:
         self._samples = sorted(samples_of(records, self._truth), key=lambda sample: sample.at_s)
         self._at_s = [sample.at_s for sample in self._samples]
         self._lots = lots
+        self._sample_of: dict[int, Sample] = {}
+        self.drawn: list[Sample] = []
 
-    def run_s(self, batch: Batch, now_s: float) -> float:
-        """See `BatchTimes.run_s`."""
-        return self._truth.predict_s(batch.model, batch.canvas, len(batch.pieces)) * self.sample(now_s).ratio
-
-    def way_s(self, now_s: float) -> tuple[float, float]:
+    def way_s(self, batch: Batch, now_s: float) -> tuple[float, float]:
         """See `BatchTimes.way_s`."""
-        way_s = self.sample(now_s).way_s
+        self.drawn.append(self._sample(now_s))
+        self._sample_of[batch.batch_id] = self.drawn[-1]
+        way_s = self.drawn[-1].way_s
         return SHARE_BEFORE * way_s, (1 - SHARE_BEFORE) * way_s
 
-    def sample(self, now_s: float) -> Sample:
+    def run_s(self, batch: Batch, now_s: float) -> float:  # noqa: ARG002 - drawn with its way
+        """See `BatchTimes.run_s`."""
+        ratio = self._sample_of.pop(batch.batch_id).ratio
+        return self._truth.predict_s(batch.model, batch.canvas, len(batch.pieces)) * ratio
+
+    def _sample(self, now_s: float) -> Sample:
         """One of those near this moment; the nearest, where there is none."""
         begin, end = bisect_left(self._at_s, now_s - WINDOW_S / 2), bisect_left(self._at_s, now_s + WINDOW_S / 2)
         near = self._samples[begin:end] or self._samples[min(begin, len(self._samples) - 1) :][:1]
@@ -115,7 +123,7 @@ def _shape_of(record: Record) -> LatencyKey | None:
 def predicted(
     plan: Plan, sends: Sequence[Send], seconds: float, *, table: LatencyTable, measured: Sequence[Record]
 ) -> Figures:
-    """The figures of this trace of so many seconds, served by this plan, as simulated.
+    """The figures of this trace of so many seconds, served by this plan, as simulated `NUM_RUNS` times.
 
     Args:
         plan: what is served.
@@ -124,26 +132,35 @@ def predicted(
         table: how long batches take, as the service believed when the run began.
         measured: the records of the real run, for what batches took at each moment; their waits are not looked at.
     """
-    lots = random.Random(1)  # noqa: S311 (a simulation, no secrets)
+    runs = [_simulated(plan, sends, seconds, table, measured, seed) for seed in range(NUM_RUNS)]
+    return figures_of(list(itertools.chain.from_iterable(runs)), NUM_RUNS * seconds)
+
+
+def _simulated(
+    plan: Plan, sends: Sequence[Send], seconds: float, table: LatencyTable, measured: Sequence[Record], seed: int
+) -> list[Record]:
+    lots = random.Random(seed)  # noqa: S311 (a simulation, no secrets)
     times = MeasuredTimes(measured, table, lots)
     simulation = Simulation(plan, Scheduler(plan, LatencyModel(table)), LatencyModel(table), lots.gauss, times=times)
     run = simulation.run(_trace(sends, seconds))
-    records = [
-        Record(
+    records = []
+    for row, send in enumerate(sends):
+        batch = int(run.batch[row])
+        hop_s = times.drawn[batch].hop_s if batch >= 0 else 0.0
+        record = Record(
             camera=send.camera,
             priority=send.priority,
             slo_s=send.slo_s,
             at_s=send.at_s,
             send_late_s=0.0,
             outcome=OUTCOMES[run.outcome[row] - 1].value,
-            latency_s=float(run.end_s[row]) - send.at_s + times.sample(float(run.end_s[row])).hop_s,
-            batch_size=int(run.batches.size[run.batch[row]]) if run.batch[row] >= 0 else 0,
+            latency_s=float(run.end_s[row]) - send.at_s + hop_s,
+            batch_size=int(run.batches.size[batch]) if batch >= 0 else 0,
             verdict=VERDICTS[run.verdict[row] - 1].value,
             rung=int(run.rung[row]),
         )
-        for row, send in enumerate(sends)
-    ]
-    return figures_of(records, seconds)
+        records.append(record)
+    return records
 
 
 def _trace(sends: Sequence[Send], seconds: float) -> Trace:

@@ -276,7 +276,7 @@ class Simulation:
             if route.windows:
                 window = route.windows[number]
                 record.sent_tile(index, batch.canvas.num_px, window.height * window.width)
-        before_s, after_s = self._times.way_s(now_s)
+        before_s, after_s = self._times.way_s(batch, now_s)
         job = replica.jobs[batch.batch_id] = Job(batch, replica, row, before_s, after_s)
         if not job.is_lost:
             self._at(now_s + before_s, self._reaches, job)

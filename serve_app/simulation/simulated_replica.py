@@ -71,11 +71,11 @@ class SimulatedReplica:
 class BatchTimes(Protocol):
     """What batches really take."""
 
-    def run_s(self, batch: Batch, now_s: float) -> float:
-        """Seconds on the device of a batch that comes there now."""
+    def way_s(self, batch: Batch, now_s: float) -> tuple[float, float]:
+        """Seconds from the router's decision, which is now, until a batch can run, and from its end to the router."""
 
-    def way_s(self, now_s: float) -> tuple[float, float]:
-        """Seconds from the router's decision until a batch can run, and from its end to the router."""
+    def run_s(self, batch: Batch, now_s: float) -> float:
+        """Seconds on the device of a batch that comes there now; asked after its `way_s`."""
 
 
 class DeviceTimes:
@@ -88,7 +88,7 @@ class DeviceTimes:
         self._way_s = before_s, after_s
         self._known: dict[tuple[str, CanvasShape, int], tuple[float, float]] = {}
 
-    def way_s(self, now_s: float) -> tuple[float, float]:  # noqa: ARG002 - the same at any time
+    def way_s(self, batch: Batch, now_s: float) -> tuple[float, float]:  # noqa: ARG002 - always the same
         """See `BatchTimes.way_s`."""
         return self._way_s
 
