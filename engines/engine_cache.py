@@ -101,6 +101,8 @@ class EngineCache:
                 self._folder,
                 err,
             )
+            if problem:
+                _log.warning("%s; nothing can be put in its place", problem)
             return build(spec, graph, library)
         try:
             found, problem = _read(path, key)  # another process may have built it while this one waited

@@ -6,7 +6,7 @@ It has run on a stand-in of the driver's public API in host memory, never on a d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from engines.base import EngineMemory
@@ -152,13 +152,14 @@ class GpuDevice:
         opened.close()
 
     def _move(self, old: DeviceMemory | None, new: DeviceMemory) -> None:
-        """Let every engine go on in new memory."""
+        """Let every engine go on in new memory; one that cannot closes itself, and the others move all the same."""
         try:
             self._quiet()
             self._memory = new
             self.uploads.use(new.buffers)
-            for user in list(self._users):
-                user.move(new)
+            with ExitStack() as moves:  # calls all of them whatever one raises, and raises it then
+                for user in reversed(self._users):
+                    moves.callback(user.move, new)
         finally:
             free_memory(self.driver, old, keep=new)
 

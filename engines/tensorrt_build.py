@@ -26,6 +26,11 @@ from engines.spec import WarmShape, check_shapes
 from engines.tensorrt_library import TensorRtLibrary, set_target, strongly_typed_flags
 from engines.timing_cache import TimingCache
 
+# ONNX Runtime's quantizer writes int32 biases and uint8 activations unless it is told not to; TensorRT takes neither.
+QUANTIZED_CURE = (
+    "in a graph with Q/DQ nodes TensorRT takes symmetric int8 weights and activations and float biases: quantize it "
+    "again so (in ONNX Runtime QInt8, ActivationSymmetric, and QuantizeBias false)"
+)
 _BUILDING = threading.Lock()
 
 
@@ -182,9 +187,9 @@ def _parse(parser: Any, graph: PreparedGraph, spec: EngineSpec, log: BuilderLog)
         error = parser.get_error(index)
         node = f"node {error.node_name()} ({error.node_operator()}): " if error.node_name() else ""
         problems.append(f"{node}{' '.join(error.desc().split())[:200]}")
+    cure = QUANTIZED_CURE if spec.precision is Precision.AS_IS else "export it again with framelane export"
     raise EngineBuildError(
-        f"model {spec.model_path}: got a graph that TensorRT cannot parse ({'; '.join(problems) or log.reason}); "
-        "export it again with framelane export"
+        f"model {spec.model_path}: got a graph that TensorRT cannot parse ({'; '.join(problems) or log.reason}); {cure}"
     )
 
 
@@ -236,8 +241,11 @@ def _activation_bytes(log: BuilderLog, library: TensorRtLibrary, logger: Any, pl
 
 
 def _refused(spec: EngineSpec, library: TensorRtLibrary, reason: str) -> EngineBuildError:
+    is_limited = spec.workspace_bytes is not None
+    workspace = f", workspace {spec.workspace_bytes} bytes" if is_limited else ""
+    cures = f"{'allow a larger workspace, ' if is_limited else ''}choose other canvases, or export the model again"
     return EngineBuildError(
         f"model {spec.model_path}: got the profile {spec.profile}, precision {spec.precision.value}, compute "
-        f"capability {spec.compute_capability}; {library} refuses to build it ({reason}); choose other canvases, or "
-        "export the model again with framelane export"
+        f"capability {spec.compute_capability}{workspace}; {library} refuses to build it ({reason}); {cures} with "
+        "framelane export"
     )

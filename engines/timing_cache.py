@@ -34,7 +34,11 @@ class TimingCache:
         if library.is_rtx:
             return
         path = self.path(library, capability)
-        stored = path.read_bytes() if path.is_file() else b""
+        try:
+            stored = path.read_bytes() if path.is_file() else b""
+        except OSError as err:
+            _log.warning("timing cache %s: cannot be read (%s); this build measures anew", path, err.strerror or err)
+            stored = b""
         cache = config.create_timing_cache(stored)  # None: bytes that it cannot read
         if cache is not None and config.set_timing_cache(cache, False):  # positional in the bindings
             return

@@ -64,6 +64,9 @@ Seconds = Annotated[float, Field(gt=0, le=MAX_SLO_S, allow_inf_nan=False), Befor
 CanvasSidePx = Annotated[int, Field(ge=1, le=16_384), BeforeValidator(_no_switch)]
 BatchSize = Annotated[int, Field(ge=1, le=256), BeforeValidator(_no_switch)]
 NumReplicas = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_no_switch)]
+# Likewise 1 TiB; the builder takes no number of bytes beyond 64 bits.
+MAX_WORKSPACE_MIB = 2**20
+WorkspaceMib = Annotated[int, Field(ge=1, le=MAX_WORKSPACE_MIB), BeforeValidator(_no_switch)]
 
 
 class _Section(BaseModel):
@@ -127,7 +130,7 @@ class _DetectionSection(_Section):
 
 class _EnginesSection(_Section):
     precision: Precision = Precision.FP16
-    workspace_mib: PositiveInt | None = None
+    workspace_mib: WorkspaceMib | None = None
     cache: str | None = None
     frames: str | None = None
 

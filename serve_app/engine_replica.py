@@ -22,7 +22,8 @@ from ray.exceptions import RayError
 from engines.base import Engine, EngineOutput
 from engines.detections import Detections
 from engines.detector import PlacedBatch, detect_placed, place_batch
-from engines.errors import DeviceLostError, EngineError
+from engines.device_facts import DeviceFacts
+from engines.errors import DeviceError, DeviceLostError, EngineError
 from engines.frame_array import check_frame
 from engines.letterbox import FILL, Image
 from engines.spec import CanvasShape, WarmShape
@@ -77,7 +78,9 @@ class EngineReplica(DirectlyCalled):
         made = make_engines(plan, pool)
         self._engines, self._device = made.by_bucket, made.device
         self._lost: str | None = None
+        self._is_silent = False
         try:
+            self._facts = self._device.facts()
             self._latencies = _warmed(self._engines, plan.buckets_of(pool))
         except BaseException:
             made.close()
@@ -137,9 +140,8 @@ class EngineReplica(DirectlyCalled):
     async def report(self) -> tuple[ReplicaReport, object]:
         """What this replica says of itself, and its actor; the router asks every second, and counts the answers."""
         self._check_device()
-        facts = self._device.facts()
         report = ReplicaReport(
-            self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies
+            self._replica, self._node, self._num_batches, self._warm_s, self._device_facts(), self._latencies
         )  # fmt: skip
         return report, own_actor()
 
@@ -150,6 +152,20 @@ class EngineReplica(DirectlyCalled):
     def _check_device(self) -> None:
         if self._lost is not None:
             raise DeviceLostError(self._lost)
+
+    def _device_facts(self) -> DeviceFacts:
+        """What the device says of itself; what it said last where it cannot be asked, since it may compute on."""
+        try:
+            self._facts = self._device.facts()
+            self._is_silent = False
+        except DeviceLostError as err:
+            self._lost = str(err)
+            raise
+        except DeviceError as err:
+            if not self._is_silent:
+                logger.warning("replica %s: reports old facts of its device: %s", self._replica, err)
+            self._is_silent = True
+        return self._facts
 
     async def _place(self, pieces_hwc: Sequence[Image | None], canvas: CanvasShape) -> PlacedBatch:
         if canvas.num_px * len(pieces_hwc) <= INLINE_PLACING_PX:

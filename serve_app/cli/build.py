@@ -27,9 +27,9 @@ from engines.timing_cache import TimingCache
 from serve_app.bucket_engines import EngineOptions, bucket_spec, engine_folder, pool_memory, wide_specs
 from serve_app.cli.build_tables import EngineRow, engine_table, memory_lines
 from serve_app.cli.console import errors, output
-from serve_app.config import engine_cache_folder, load_plan, model_path, plan_path
+from serve_app.config import MAX_WORKSPACE_MIB, engine_cache_folder, load_plan, model_path, plan_path
 from serve_app.errors import FramelaneError
-from serve_app.plan import Plan
+from serve_app.plan import Plan, Runtime
 from serve_app.precision_check import PrecisionCheck
 
 
@@ -53,7 +53,8 @@ def build(
         str | None, typer.Option(help=f"Who builds: {' or '.join(LIBRARIES)}. Default: the first that is installed.")
     ] = None,
     workspace_mib: Annotated[
-        int | None, typer.Option(min=1, help="What one kernel may take for itself. Default: the plan's.")
+        int | None,
+        typer.Option(min=1, max=MAX_WORKSPACE_MIB, help="What one kernel may take for itself. Default: the plan's."),
     ] = None,
     verbosity: Annotated[
         Verbosity, typer.Option(help="What an engine tells a profiler of its layers.")
@@ -73,8 +74,9 @@ def build(
     folder = engine_folder(engine_cache_folder(loaded), tensorrt, here.name if here else None)
     check = PrecisionCheck(Path(loaded.engines.frames) if loaded.engines.frames else None)
     capability_here = here.compute_capability if here else None
-    work = _Builder(tensorrt, EngineCache(folder), verbosity, capability_here, check)
-    paths = {name: model_path(source) for name, source in loaded.models.items()}
+    work = _Builder(tensorrt, EngineCache(folder), verbosity, capability_here, check, checks_all=frames is not None)
+    models = {bucket.model for pool in _tensorrt_pools(loaded) for bucket in loaded.buckets_of(pool)}
+    paths = {name: model_path(source) for name, source in loaded.models.items() if name in models}
     graphs = {name: prepared_onnx(path, loaded.engines.precision) for name, path in paths.items()}
     for capability in _capabilities(compute_capability, capability_here, tensorrt):
         options = EngineOptions(capability, loaded.engines.precision, loaded.engines.workspace_bytes)
@@ -109,16 +111,22 @@ def _build_all(
     rows = _build_buckets(plan, paths, graphs, options, work)
     title = f"compute capability {options.compute_capability}, {options.precision.value}, {work.library}"
     output.print(engine_table(rows, title))
-    for pool in plan.pools:
-        names = [bucket.name for bucket in plan.buckets_of(pool.name)]
+    for pool in _tensorrt_pools(plan):
+        names = [bucket.name for bucket in plan.buckets_of(pool)]
         memory = pool_memory([row.facts for row in rows if row.bucket in names])
         wide_bytes = None
         if compare_wide:
-            specs = wide_specs(plan, pool.name, paths, options)
+            specs = wide_specs(plan, pool, paths, options)
             wide = [work.engine(f"wide {model}", spec, graphs[model]).facts for model, spec in specs.items()]
             wide_bytes = pool_memory(wide).arena_bytes
-        for line in memory_lines(pool.name, memory, wide_bytes):
+        for line in memory_lines(pool, memory, wide_bytes):
             output.print(line, highlight=False, soft_wrap=True)
+
+
+def _tensorrt_pools(plan: Plan) -> list[str]:
+    """The pools that TensorRT serves, by name; all where it serves none, to see what their engines would be."""
+    served = [pool.name for pool in plan.pools if pool.runtime is Runtime.TENSORRT]
+    return served or [pool.name for pool in plan.pools]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +141,24 @@ class _Made:
 
 @dataclass(frozen=True, slots=True)
 class _Builder:
-    """Builds engines one after the other, each with a progress bar."""
+    """Builds engines one after the other, each with a progress bar.
+
+    `checks_all`: graphs are compared also where their engines are in the folder: the user names frames now.
+    """
 
     library: TensorRtLibrary
     cache: EngineCache
     verbosity: Verbosity
     device: ComputeCapability | None
     check: PrecisionCheck
+    checks_all: bool
 
     def engine(self, name: str, spec: EngineSpec, graph: PreparedGraph) -> _Made:
         """Take one engine from the folder, or build it."""
         was_built = False
         started_s = time.perf_counter()
+        if self.checks_all:
+            self.check.check(spec, graph)
         with _progress() as shown:
             task = shown.add_task(f"{name}, {spec.compute_capability}", total=1.0)
             make = functools.partial(
@@ -173,7 +187,7 @@ def _build_buckets(
     work: _Builder,
 ) -> list[EngineRow]:
     rows = []
-    for bucket in plan.buckets:
+    for bucket in (bucket for pool in _tensorrt_pools(plan) for bucket in plan.buckets_of(pool)):
         spec = bucket_spec(bucket, paths[bucket.model], options)
         made = work.engine(bucket.name, spec, graphs[bucket.model])
         rows.append(EngineRow(bucket.name, bucket.model, made.facts, made.num_plan_bytes, made.taken_s, made.was_built))

@@ -105,3 +105,39 @@ def test_a_plan_that_is_missing_is_the_first_thing_said(framelane, tmp_path):
     """Before any library is loaded."""
     with pytest.raises(InvalidPlanError, match="no such file"):
         framelane("--library", "no such library", plan=tmp_path / "nowhere.yaml")
+
+
+MIXED_PLAN = """
+models:
+  full: bundled:inspection-light
+  other: nowhere.onnx
+pools:
+  gpu: {gpus: 0.5}
+  cpu: {}
+buckets:
+  small: {pool: gpu, canvases: [[320, 320]]}
+  far: {pool: cpu, model: other, canvases: [[640, 640]]}
+"""
+
+
+def test_only_buckets_of_tensorrt_pools_are_built(framelane, tmp_path):
+    """What ONNX Runtime serves needs no engine, and its model need not suit TensorRT."""
+    plan = tmp_path / "mixed.yaml"
+    plan.write_text(MIXED_PLAN)
+    printed = framelane("--compute-capability", "8.9", "--compare-wide", plan=plan)
+    assert list(rows_of(printed)) == ["small"]
+    assert re.findall(r"pool (\w+): arena", printed) == ["gpu"]
+
+
+def test_frames_that_are_named_are_compared_though_the_engines_are_there(framelane, tmp_path):
+    """Whoever names frames asks about them; engines in the folder were compared on others."""
+    options = ("--compute-capability", "8.9", "--precision", "fp16")
+    framelane(*options)
+    with pytest.raises(FramelaneError, match="without an image"):
+        framelane(*options, "--frames", str(tmp_path / "engines"))
+
+
+def test_a_workspace_that_is_too_small_is_named_with_its_cure(framelane):
+    """It is the user's own limit, and nothing is wrong with model or canvases."""
+    with pytest.raises(EngineBuildError, match=r"workspace 1048576 bytes; .*; allow a larger workspace, "):
+        framelane("--compute-capability", "8.9", "--precision", "fp16", "--workspace-mib", "1")

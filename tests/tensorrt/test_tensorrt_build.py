@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from engines.engine_cache import EngineCache
 from engines.engine_spec import ComputeCapability, EngineSpec, Precision, ShapeProfile
@@ -186,6 +188,24 @@ def test_an_operator_that_the_library_does_not_have_is_named_with_its_node(graph
 
     with pytest.raises(EngineBuildError, match=r"node the made-up one \(MadeUp\): .*[Pp]lugin"):
         build(spec_of(), changed(graph, use_a_plugin), library)
+
+
+def test_a_quantized_graph_that_is_refused_is_told_how_to_be_quantized(graph, library):
+    """ONNX Runtime's quantizer writes int32 biases by default, which no new export mends."""
+
+    def quantize_a_bias(model):
+        conv = next(node for node in model.graph.node if node.op_type == "Conv" and len(node.input) == 3)
+        bias = next(one for one in model.graph.initializer if one.name == conv.input[2])
+        scale = numpy_helper.from_array(np.float32(0.001), "bias_scale")
+        zeros = numpy_helper.from_array(np.zeros(tuple(bias.dims), np.int32), "bias_int32")
+        model.graph.initializer.extend([scale, zeros])
+        conv.input[2] = "bias_float"
+        node = helper.make_node("DequantizeLinear", ["bias_int32", "bias_scale"], ["bias_float"], "the bias")
+        model.graph.node.insert(0, node)
+
+    spec = dataclasses.replace(spec_of(), precision=Precision.AS_IS)
+    with pytest.raises(EngineBuildError, match=r"node the bias .*Int32.*; in a graph with Q/DQ .*QuantizeBias false"):
+        build(spec, changed(graph, quantize_a_bias), library)
 
 
 def test_a_graph_that_is_no_onnx_is_refused(graph, library):

@@ -265,6 +265,21 @@ def test_a_device_lost_while_engines_move_closes_them(make, driver, trt):
     assert trt.live() == (0, 0, 0)
 
 
+def test_an_engine_that_cannot_move_costs_no_other_its_memory(make, trt):
+    """It is closed; all others must still leave the memory that is freed, and answer as before."""
+    first, second = make(), make()
+    for engine in (first, second):
+        engine.warm([SMALL])
+    wanted = second.infer(frames(SMALL)).detections
+    third = make(bytes_per_px=64)
+    trt.faults["set_device_memory"] = Fault(None, "Error Code 3: API Usage Error", nth=2)
+    with pytest.raises(DeviceError, match="set_device_memory"):
+        third.warm([LARGE])
+    with pytest.raises(ShapeNotWarmError):
+        first.infer(frames(SMALL))
+    assert_same(second.infer(frames(SMALL)).detections, wanted)
+
+
 # --- closing ---
 
 

@@ -215,6 +215,21 @@ def test_an_engine_in_a_folder_that_cannot_be_written_is_used(cache, builder, mo
     assert builder.num_builds == 1
 
 
+def test_a_damaged_engine_in_a_folder_that_cannot_be_written_is_named(cache, builder, caplog, monkeypatch):
+    """Else nobody would learn why an image that brings its engines builds them at every start."""
+    get(cache, builder)
+    (path,) = cache.folder.glob("*.engine")
+    path.write_bytes(path.read_bytes()[:-1])
+
+    def refuse(*_args, **_keywords):
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("engines.engine_cache.FileLock", refuse)
+    get(cache, builder)
+    assert builder.num_builds == 2
+    assert f"engine file {path}: got a file that is cut short" in caplog.text
+
+
 def test_a_full_disk_costs_a_warning_and_leaves_nothing_behind(cache, builder, caplog, monkeypatch):
     """The engine is used from memory."""
 

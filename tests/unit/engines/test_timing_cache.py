@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -115,6 +117,18 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     build(TimingCache(tmp_path / "file" / "engines"), ["conv"])
     assert "cannot be written" in caplog.text
+
+
+def test_timings_that_cannot_be_read_cost_a_warning(timings, caplog, monkeypatch):
+    """Another user's file, or a disk that fails: the build goes on without."""
+    build(timings, ["conv"])
+
+    def refuse(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert build(timings, ["pool"]) == set()
+    assert f"{timings.path(TENSORRT, L4)}: cannot be read (Permission denied)" in caplog.text
 
 
 def test_tensorrt_for_rtx_is_left_alone(timings):

@@ -187,6 +187,10 @@ def test_all_problems_are_named_at_once(plan_file):
 @pytest.mark.parametrize(
     ("added", "expected"),
     [
+        (
+            "engines: {workspace_mib: 99999999999999}",
+            "engines.workspace_mib: got 99999999999999, input should be less than or equal to 1048576",
+        ),
         ("pools: {cpu: {replicas: two}}", "pools.cpu.replicas: got 'two', input should be a valid integer"),
         ("pools: {cpu: {replicas: 0}}", "pools.cpu.replicas: got 0, input should be greater than or equal to 1"),
         ("pools: {cpu: {replicas: 1.5}}", "pools.cpu.replicas: got 1.5, input should be a valid integer"),

@@ -15,7 +15,7 @@ from serve_samples import HD, PORTRAIT, UHD, VGA, sample_plan
 
 from engines.cpu_device import CpuDevice
 from engines.device_facts import DeviceFacts
-from engines.errors import CanvasError, DeviceLostError, EngineMemoryError
+from engines.errors import CanvasError, DeviceError, DeviceLostError, EngineMemoryError
 from engines.fake import FakeEngine
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
@@ -47,8 +47,12 @@ FACTS = DeviceFacts("a device", None, None, None, 70, 7, 63, None, None, None, N
 class AskedDevice:
     """A device that says what the test wants."""
 
+    error: Exception | None = None
+
     def facts(self):
         """See `Device.facts`."""
+        if self.error is not None:
+            raise self.error
         return FACTS
 
     def close(self):
@@ -613,6 +617,28 @@ def test_a_lost_device_ends_the_replica_and_not_its_callers():
         bench.replica.check_health()
     with pytest.raises(DeviceLostError, match="fell off the bus"):
         asyncio.run(bench.replica.report())
+
+
+def test_a_device_that_cannot_be_asked_does_not_cost_the_replica_its_frames(bench, caplog):
+    """In a container NVML may stop to answer while the GPU computes on; what it said last is reported, told once."""
+    bench.device.error = DeviceError("nvmlDeviceGetMemoryInfo: NVML answers Unknown Error (999)")
+
+    with caplog.at_level(logging.WARNING):
+        reports = [asyncio.run(bench.replica.report())[0] for _ in range(2)]
+
+    assert [report.device for report in reports] == [FACTS] * 2
+    assert [record.message.count("Unknown Error") for record in caplog.records] == [1]
+    bench.replica.check_health()
+
+
+def test_a_device_that_is_found_lost_when_it_is_asked_ends_the_replica(bench):
+    """NVML may notice it before any batch does; Serve replaces what does not pass its health check."""
+    bench.device.error = DeviceLostError("nvmlDeviceGetMemoryInfo: the GPU fell off the bus")
+
+    with pytest.raises(DeviceLostError, match="fell off the bus"):
+        asyncio.run(bench.replica.report())
+    with pytest.raises(DeviceLostError, match="fell off the bus"):
+        bench.replica.check_health()
 
 
 class StagingEngine(GatedEngine):
