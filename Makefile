@@ -39,7 +39,7 @@ $(EXPORT_VENV)/stamp: pyproject.toml constraints.txt
 $(TENSORRT_VENV)/stamp: pyproject.toml constraints.txt
 	@echo "making $(TENSORRT_VENV): installing TensorRT for RTX takes a minute"
 	@$(PYTHON) -m venv $(TENSORRT_VENV)
-	@$(TENSORRT_VENV)/bin/python $(PIP_INSTALL) --editable '.[dev,rtx]'
+	@$(TENSORRT_VENV)/bin/python $(PIP_INSTALL) --editable '.[dev,rtx,names]'
 	@touch $@
 
 $(GPU_VENV)/stamp: pyproject.toml constraints.txt

@@ -6,6 +6,7 @@ hand-written fake of the bindings; with the real ones only where no device is ne
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -24,12 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 class RuntimeCalls:
-    """Calls with a name, and the logger that TensorRT is to be given. Not thread-safe."""
+    """Calls with a name, and the logger that TensorRT is to be given. One thread at a time makes any of them."""
 
     def __init__(self, library: TensorRtLibrary) -> None:
-        """Make a logger that this version of the bindings takes."""
-        self._errors: deque[str] = deque(maxlen=QUOTED_LINES)
-        self.logger = _make_logger(library, self._errors)
+        """Take the logger that all of this library's calls share: TensorRT keeps the first it is given."""
+        self.logger, self._errors = _shared_logger(library.module.ILogger, library.name)
 
     def ask(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         """Call what answers False or None where it fails; answers all else.
@@ -74,8 +74,10 @@ class RuntimeCalls:
         )
 
 
-def _make_logger(library: TensorRtLibrary, errors: deque[str]) -> Any:
-    base: Any = library.module.ILogger
+@functools.cache
+def _shared_logger(base: Any, library: str) -> tuple[Any, deque[str]]:
+    """The one logger for the runtimes of a library in this process, and the last errors that it was told."""
+    errors: deque[str] = deque(maxlen=QUOTED_LINES)
 
     class RuntimeLog(base):  # type: ignore[misc]
         """Keeps the last errors, and passes errors and warnings on to `logging`."""
@@ -87,6 +89,6 @@ def _make_logger(library: TensorRtLibrary, errors: deque[str]) -> Any:
             level = _LEVELS.get(severity.name, logging.DEBUG)
             if level == logging.ERROR:
                 errors.append(message)
-            _log.log(level, "%s: %s", library.name, message)
+            _log.log(level, "%s: %s", library, message)
 
-    return RuntimeLog()
+    return RuntimeLog(), errors

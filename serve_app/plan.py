@@ -258,6 +258,11 @@ class Plan:
                 raise InvalidPlanError(f"models.{model}: no bucket serves it; add a bucket, or remove the model")
             _check_unique(f"canvases of model {model} over all buckets", taken)
         for pool in self.pools:
+            if pool.runtime is Runtime.TENSORRT and not pool.num_gpus:
+                raise InvalidPlanError(
+                    f"pools.{pool.name}.gpus: got 0 with runtime tensorrt, allowed is above 0: Ray gives a replica the "
+                    "GPUs that it asks for"
+                )
             if not any(bucket.pool == pool.name for bucket in self.buckets):
                 raise InvalidPlanError(f"pools.{pool.name}: no bucket uses it; add a bucket, or remove the pool")
         self._check_rules()

@@ -14,7 +14,18 @@ HANDS_ON = {"ask": 1, "tell": 1, "submit": 0}
 
 
 class Use(NamedTuple):
-    """One attribute of something, and how it is called: `num_args` is None where it is not."""
+    """One attribute of something, and how it is called.
+
+    Attributes:
+        where: file and line.
+        receiver: whose attribute it is, as the source writes it.
+        attribute: its name.
+        num_args: positional arguments of the call; None: it is not called.
+        keywords: names of the call's other arguments.
+        is_set: whether it is assigned to.
+        with_rtx: True: only where `is_rtx` was found true, False: only where it was found false, None: either way.
+        may_be_missing: whether the source says what to do without it.
+    """
 
     where: str
     receiver: str
@@ -22,6 +33,12 @@ class Use(NamedTuple):
     num_args: int | None
     keywords: tuple[str, ...]
     is_set: bool
+    with_rtx: bool | None = None
+    may_be_missing: bool = False
+
+    def runs_with(self, *, is_rtx: bool) -> bool:
+        """Whether the source gets here with this library."""
+        return self.with_rtx is None or self.with_rtx is is_rtx
 
 
 class Signature(NamedTuple):
@@ -43,6 +60,7 @@ class Signature(NamedTuple):
 def uses_of(path: Path) -> list[Use]:
     """Every attribute access of a file, calls with their arguments."""
     tree = ast.parse(path.read_text())
+    guards = rtx_guards(tree)
     called: dict[ast.AST, tuple[int, tuple[str, ...]]] = {}
     uses = []
     for node in ast.walk(tree):
@@ -56,7 +74,8 @@ def uses_of(path: Path) -> list[Use]:
                 called[node.args[first]] = (len(node.args) - first - 1, ())
         if isinstance(node.func, ast.Name) and node.func.id == "getattr" and isinstance(node.args[1], ast.Constant):
             where = f"{path.name}:{node.lineno}"
-            uses.append(Use(where, ast.unparse(node.args[0]), node.args[1].value, None, (), is_set=False))
+            receiver, may_be_missing = ast.unparse(node.args[0]), len(node.args) == 3
+            uses.append(Use(where, receiver, node.args[1].value, None, (), False, guards.get(node), may_be_missing))
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             num_args, keywords = called.get(node, (None, ()))
@@ -64,8 +83,33 @@ def uses_of(path: Path) -> list[Use]:
                 num_args = None
             is_set = isinstance(node.ctx, ast.Store)
             where = f"{path.name}:{node.lineno}"
-            uses.append(Use(where, ast.unparse(node.value), node.attr, num_args, keywords, is_set))
+            uses.append(Use(where, ast.unparse(node.value), node.attr, num_args, keywords, is_set, guards.get(node)))
     return uses
+
+
+def rtx_guards(tree: ast.AST) -> dict[ast.AST, bool]:
+    """What `is_rtx` was found to be wherever an `if` has asked: in its branches, and behind one that leaves."""
+    found: dict[ast.AST, bool] = {}
+    # Outer blocks come first, so that an inner `if` has the last word.
+    for parent in ast.walk(tree):
+        for _, block in ast.iter_fields(parent):
+            for i, statement in enumerate(block if isinstance(block, list) else ()):
+                asked = _asked_rtx(statement.test) if isinstance(statement, ast.If) else None
+                if asked is None:
+                    continue
+                leaves = isinstance(statement.body[-1], ast.Return | ast.Raise | ast.Continue)
+                behind = block[i + 1 :] if leaves else []
+                found |= {node: asked for branch in statement.body for node in ast.walk(branch)}
+                found |= {node: not asked for branch in [*statement.orelse, *behind] for node in ast.walk(branch)}
+    return found
+
+
+def _asked_rtx(test: ast.expr) -> bool | None:
+    """What `is_rtx` is where this condition holds; None: it asks something else."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        asked = _asked_rtx(test.operand)
+        return None if asked is None else not asked
+    return True if isinstance(test, ast.Attribute) and test.attr == "is_rtx" else None
 
 
 def has_star(function: ast.AST, tree: ast.AST) -> bool:

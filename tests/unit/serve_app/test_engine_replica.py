@@ -333,7 +333,7 @@ class GatedReplica:
 
     def __init__(self, engine=None, runtime=Runtime.ONNX):
         self.engine = engine or GatedEngine()
-        pools, buckets = (Pool("near", runtime=runtime),), (Bucket("vga", "full", "near", (VGA,), (1, 2)),)
+        pools, buckets = (Pool("near", num_gpus=1.0, runtime=runtime),), (Bucket("vga", "full", "near", (VGA,), (1, 2)),)
         self.replica = EngineReplica(sample_plan(pools=pools, buckets=buckets), "near", each(lambda: self.engine))
         self.engine.is_gated = True
         self.calls: dict[int, asyncio.Task[BatchReply]] = {}

@@ -24,6 +24,7 @@ from serve_app.plan import (
     Plan,
     Pool,
     Rung,
+    Runtime,
     Scheduling,
 )
 
@@ -299,3 +300,10 @@ def test_a_changed_plan_is_checked_again():
     """Tools that derive one plan from another cannot make a wrong one."""
     with pytest.raises(InvalidPlanError, match="pools: got none"):
         dataclasses.replace(sample_plan(), pools=())
+
+
+def test_a_tensorrt_pool_asks_for_gpus():
+    """Without, Ray would let its replicas share whatever GPU they see, unreserved."""
+    buckets = (Bucket("vga", "full", "gpu", (VGA,), (1,)),)
+    with pytest.raises(InvalidPlanError, match=r"pools.gpu.gpus: got 0 with runtime tensorrt, allowed is above 0"):
+        Plan({"full": "full.onnx"}, (Pool("gpu", runtime=Runtime.TENSORRT),), buckets)
