@@ -70,11 +70,17 @@ def neighbours(plan: Plan) -> dict[tuple[str, CanvasShape], tuple[tuple[str, Can
     }
 
 
-def batch_size(route: Route, lane: Lane, latency: LatencyModel, time_left_s: float) -> int:
-    """The largest warmed size that the lane fills and that still lets its most urgent frame be on time."""
+def batch_size(
+    route: Route, lane: Lane, latency: LatencyModel, time_left_s: float, max_batch: int | None = None
+) -> int:
+    """The largest warmed size that the lane fills and that still lets its most urgent frame be on time.
+
+    `max_batch`: what the devices have memory for; None: for any.
+    """
+    most = lane.num_waiting if max_batch is None else min(lane.num_waiting, max_batch)
     size = 1
     for larger in route.ladder[1:]:
-        if larger > lane.num_waiting or latency.predict_s(route.model, route.canvas, larger) > time_left_s:
+        if larger > most or latency.predict_s(route.model, route.canvas, larger) > time_left_s:
             break
         size = larger
     return size

@@ -23,7 +23,7 @@ from engines.base import Engine, EngineOutput
 from engines.detections import Detections
 from engines.detector import PlacedBatch, detect_placed, place_batch
 from engines.device_facts import DeviceFacts
-from engines.errors import DeviceError, DeviceLostError, EngineError
+from engines.errors import DeviceError, DeviceLostError, EngineError, EngineMemoryError
 from engines.frame_array import check_frame
 from engines.letterbox import FILL, Image
 from engines.spec import CanvasShape, WarmShape
@@ -45,11 +45,12 @@ INLINE_PLACING_PX = 600_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """One call of an engine: its output or its error, and how long the engine's thread was busy."""
+    """One call of an engine: its output or its error, how long its thread was busy, whether memory was short."""
 
     output: EngineOutput | None
     error: FrameFailedError | None
     busy_s: float
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +136,7 @@ class EngineReplica(DirectlyCalled):
             staged_s=staged_s,
             infer_s=infer_s,
             postprocess_s=run.busy_s - infer_s,
+            out_of_memory=run.out_of_memory,
         )
 
     async def report(self) -> tuple[ReplicaReport, object]:
@@ -233,7 +235,8 @@ class EngineReplica(DirectlyCalled):
             if isinstance(err, DeviceLostError):
                 self._lost = str(err)
             reason = str(err) if isinstance(err, EngineError) else f"{type(err).__name__}: {err}"
-            return _Run(None, FrameFailedError(f"engine of bucket {bucket}: {reason}"), time.monotonic() - began_s)
+            error = FrameFailedError(f"engine of bucket {bucket}: {reason}")
+            return _Run(None, error, time.monotonic() - began_s, isinstance(err, EngineMemoryError))
         return _Run(output, None, time.monotonic() - began_s)
 
     def _answer(self, bucket: str, run: _Run, slot: int) -> tuple[Detections, tuple[str, ...]] | FramelaneError:

@@ -105,6 +105,7 @@ class BatchReply:
     """What a replica answers: for each piece boxes in px of that piece with their class names, or its own error.
 
     The seconds are durations on the replica's clock; `staged_s` is the wait behind the batch that ran before.
+    `out_of_memory`: the device had no memory for this batch, and goes on with smaller ones.
     """
 
     replica: str
@@ -114,6 +115,7 @@ class BatchReply:
     staged_s: float
     infer_s: float
     postprocess_s: float
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,8 +326,25 @@ class Router(DirectlyCalled):
                 error = FrameFailedError(f"frame: the call to its replica failed ({type(err).__name__}: {err})")
                 self._end_unserved(frame, Outcome.FAILED, error, now_s)
         else:
-            self._answer(batch, reply, sent_s)
+            if reply.out_of_memory:
+                self._out_of_memory(batch, reply)
+            else:
+                self._answer(batch, reply, sent_s)
         self._pump()
+
+    def _out_of_memory(self, batch: Batch, reply: BatchReply) -> None:
+        """Let the frames of a batch that was too large for its device try again in smaller ones, or smaller."""
+        logger.warning(
+            "pool %s: replica %s has no memory for %d frames on canvas %s of bucket %s; smaller batches for a while",
+            batch.pool, reply.replica, len(batch.pieces), batch.canvas, batch.bucket,
+        )  # fmt: skip
+        now_s = time.monotonic()
+        for frame in self._scheduler.batch_out_of_memory(batch.batch_id, now_s):
+            error = FrameFailedError(
+                f"frame: the device of pool {batch.pool} has no memory for canvas {batch.canvas}, and no time or "
+                "cheaper rung was left; give the plan a ladder, or a smaller canvas"
+            )
+            self._end_unserved(frame, Outcome.FAILED, error, now_s)
 
     def _answer(self, batch: Batch, reply: BatchReply, sent_s: float) -> None:
         """Keep the answered pieces, and end the frames that are whole or failed."""

@@ -20,6 +20,8 @@ WORTH_DEGRADING = 0.9
 # Tiles overlap, so they cost more than the whole: a canvas made for it an eighth (four of 576×1024 for full HD). Where
 # it is more than this, no canvas of the plan suits, and the whole frame is the lesser evil.
 MAX_TILING_COST = 1.3
+# For so long a device that had no memory for a batch gets no such batch again.
+MEMORY_PAUSE_S = 60.0
 # Sizes and cameras are the clients' to choose: forget them all before they fill the memory.
 MAX_CACHED = 20_000
 
@@ -72,6 +74,8 @@ class RouteTable:
         self._max_chunk_s = plan.max_chunk_s
         self._defer_above_px = plan.scheduling.defer_above_px
         self._rules: dict[str, CameraRule] = {}
+        # What the device of a bucket had no memory for: the largest batch on a canvas, and until when that holds.
+        self._limits: dict[tuple[str, CanvasShape], tuple[int, float]] = {}
         # By the pattern of a rule, which is one of a kind, the frame's size, and whether it is critical.
         self._routes: dict[tuple[str, tuple[int, int], bool], tuple[Route, ...]] = {}
 
@@ -94,9 +98,21 @@ class RouteTable:
             routes = self._routes[key] = self._work_out(rule, size_hw, priority)
         return routes
 
-    def refresh(self) -> None:
-        """Work out every route anew when it is next asked for: latencies have moved."""
+    def refresh(self, now_s: float) -> None:
+        """Work out every route anew when it is next asked for: latencies have moved, and memory may be free again."""
         self._routes.clear()
+        if self._limits:
+            self._limits = {place: limit for place, limit in self._limits.items() if limit[1] > now_s}
+
+    def limit_batches(self, bucket: str, canvas: CanvasShape, max_batch: int, now_s: float) -> None:
+        """A device had no memory for more than this on a canvas, for 0 not even for a frame alone."""
+        self._limits[bucket, canvas] = max_batch, now_s + MEMORY_PAUSE_S
+        self._routes.clear()
+
+    def max_batch(self, bucket: str, canvas: CanvasShape) -> int | None:
+        """The largest batch that the devices have memory for on a canvas, 1 at least; None: any."""
+        limit = self._limits.get((bucket, canvas)) if self._limits else None
+        return None if limit is None else max(1, limit[0])
 
     def _work_out(self, rule: CameraRule, size_hw: tuple[int, int], priority: Priority) -> tuple[Route, ...]:
         own = self._own_route(rule, size_hw, priority)
@@ -109,7 +125,9 @@ class RouteTable:
             before = routes[-1]
             if route.piece_s < WORTH_DEGRADING * before.piece_s * before.num_pieces:
                 routes.append(route)
-        return tuple(routes)
+        # A canvas that does not fit into memory is no way, unless it is the only one.
+        fitting = [route for route in routes if self._limits.get((route.bucket, route.canvas), (1, 0.0))[0] > 0]
+        return tuple(fitting or routes[-1:])
 
     def _own_route(self, rule: CameraRule, size_hw: tuple[int, int], priority: Priority) -> Route | None:
         model = rule.model or self._plan.default_model

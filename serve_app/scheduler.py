@@ -166,7 +166,7 @@ class Scheduler:
             raise SchedulerStateError(f"frame {frame.frame_id}: is here already; give every frame an id of its own")
         now_s = frame.arrived_s
         if now_s - self._routes_from_s >= ROUTES_REFRESH_S:
-            self._routes.refresh()
+            self._routes.refresh(now_s)
             self._routes_from_s = now_s
         rule = self._routes.rule_of(frame.camera)
         older = self._latest.get((frame.camera, frame.priority)) if rule.keep is KEEP_LATEST else None
@@ -291,6 +291,33 @@ class Scheduler:
                 self._enqueue(waiting, pieces, now_s, is_new=False)
         return tuple(given_up)
 
+    def batch_out_of_memory(self, batch_id: int, now_s: float) -> tuple[Frame, ...]:
+        """The device had no memory for a batch: its pieces wait again, for batches of half its size at most.
+
+        So for `MEMORY_PAUSE_S`. A frame that was alone takes its next cheaper route.
+
+        Returns:
+            The frames that were given up, for the caller to answer: too late, or without a cheaper route.
+        """
+        batch, entries = self._take_back(batch_id, now_s)
+        self._routes.limit_batches(batch.bucket, batch.canvas, len(batch.pieces) // 2, now_s)
+        given_up = []
+        for waiting, piece in zip(entries, batch.pieces, strict=True):
+            waiting.num_running -= 1
+            if self._entries.get(waiting.frame.frame_id) is not waiting:
+                continue
+            pieces: Sequence[int] = (piece.number,)
+            must_shrink = len(batch.pieces) == 1
+            if must_shrink and waiting.index < len(waiting.routes) - 1 and waiting.route.num_pieces == 1:
+                waiting.take_route(waiting.index + 1)
+                pieces, must_shrink = range(waiting.route.num_pieces), False
+            if must_shrink or waiting.last_start_s <= now_s:
+                self._take_out(waiting)
+                given_up.append(waiting.frame)
+            else:
+                self._enqueue(waiting, pieces, now_s, is_new=False)
+        return tuple(given_up)
+
     def _pool(self, name: str) -> PoolQueue:
         pool = self._pools.get(name)
         if pool is None:
@@ -408,9 +435,11 @@ class Scheduler:
                 expired.append(Expired(head.frame, head.route))
                 continue
             time_left_s = head.frame.deadline_s - place.start_s - (pool.around_s - before_s)
-            size = batch_size(head.route, lane, self._latency, time_left_s)
+            most = self._routes.max_batch(head.route.bucket, head.route.canvas)
+            size = batch_size(head.route, lane, self._latency, time_left_s, most)
             if not urgent and place.replica.held:
-                hold_until_s = self._hold_until_s(lane, place, pool, is_full=size == head.route.max_batch)
+                is_full = size == head.route.max_batch or (most is not None and size >= most)
+                hold_until_s = self._hold_until_s(lane, place, pool, is_full=is_full)
                 if hold_until_s > now_s:
                     pool.hold(lane, hold_until_s)
                     return
@@ -471,6 +500,7 @@ class Scheduler:
     ) -> list[tuple[Waiting, int]]:
         """Pieces of nearly the same size that fill up a batch where that saves device time by the latency model."""
         joining: list[tuple[Waiting, int]] = []
+        most = self._routes.max_batch(route.bucket, route.canvas) or route.max_batch
         for bucket, canvas in self._neighbours[route.bucket, route.canvas]:
             other = pool.lane(lane.key._replace(bucket=bucket, canvas=canvas))
             head = other.first() if other is not None and other.num_waiting else None
@@ -479,7 +509,7 @@ class Scheduler:
             for larger in reversed(route.ladder):
                 num = larger - size - len(joining)
                 is_in_time = self._latency.predict_s(route.model, route.canvas, larger) <= time_left_s
-                if 0 < num <= other.num_waiting and is_in_time:
+                if 0 < num <= other.num_waiting and is_in_time and larger <= most:
                     if gain_of_joining(route, size + len(joining), num, head.route, self._latency) > 0:
                         popped = [other.pop() for _ in range(num)]
                         for waiting, _ in popped:

@@ -15,6 +15,7 @@ from serve_samples import HD, PORTRAIT, UHD, VGA, sample_latency
 from engines.detections import Detections
 from engines.device_facts import DeviceFacts
 from engines.spec import WarmShape
+from serve_app.errors import FrameFailedError
 from serve_app.frames import FrameMeta
 from serve_app.latency import LatencyModel
 from serve_app.plan import Bucket, CameraRule, Oversize, Plan, Pool
@@ -83,6 +84,11 @@ class Call:
     def answer(self, *frames, **seconds: float) -> None:
         """Answer with one entry a piece: detections and names, or an error."""
         self.response.set_result(reply(*frames, replica=self.replica, **seconds))
+
+    def has_no_memory(self) -> None:
+        """Answer that the device had no memory for this batch."""
+        errors = [FrameFailedError("engine of bucket vga: out of memory")] * len(self.refs)
+        self.response.set_result(reply(*errors, replica=self.replica, out_of_memory=True))
 
     def fail(self, error: BaseException) -> None:
         """Let the call raise."""
@@ -271,10 +277,11 @@ def score_of(result: FrameResult) -> float | None:
     return round(float(result.detections.scores[0]), 3) if len(result.detections) else None
 
 
-def reply(*frames, replica: str = "near-1", **seconds: float) -> BatchReply:
+def reply(*frames, replica: str = "near-1", out_of_memory: bool = False, **seconds: float) -> BatchReply:
     """What a replica answers; durations that are not given are 0."""
     names = ("fetch_s", "preprocess_s", "staged_s", "infer_s", "postprocess_s")
-    return BatchReply(replica, frames, **{name: seconds.get(name, 0.0) for name in names})
+    durations_s = {name: seconds.get(name, 0.0) for name in names}
+    return BatchReply(replica, frames, **durations_s, out_of_memory=out_of_memory)
 
 
 DEVICE_FACTS = DeviceFacts("a device", None, None, None, 100, 10, 90, None, None, None, None)

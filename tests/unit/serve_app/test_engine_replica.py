@@ -333,7 +333,8 @@ class GatedReplica:
 
     def __init__(self, engine=None, runtime=Runtime.ONNX):
         self.engine = engine or GatedEngine()
-        pools, buckets = (Pool("near", num_gpus=1.0, runtime=runtime),), (Bucket("vga", "full", "near", (VGA,), (1, 2)),)
+        pools = (Pool("near", num_gpus=1.0, runtime=runtime),)
+        buckets = (Bucket("vga", "full", "near", (VGA,), (1, 2)),)
         self.replica = EngineReplica(sample_plan(pools=pools, buckets=buckets), "near", each(lambda: self.engine))
         self.engine.is_gated = True
         self.calls: dict[int, asyncio.Task[BatchReply]] = {}
@@ -692,3 +693,15 @@ def test_nothing_is_copied_ahead_where_the_device_is_the_cpu():
         assert world.engine.staged.empty()
 
     asyncio.run(story())
+
+
+def test_a_device_without_memory_for_a_batch_is_told_apart_from_a_failure():
+    """The router can do something about it; the replica goes on."""
+    bench = Bench()
+    bench.engines["vga"].error = EngineMemoryError("no room")
+    assert bench.infer(grey(51)).out_of_memory
+    bench.engines["vga"].error = ValueError("a bug")
+    assert not bench.infer(grey(51)).out_of_memory
+    bench.engines["vga"].error = None
+    assert not bench.infer(grey(51)).out_of_memory
+    bench.replica.check_health()

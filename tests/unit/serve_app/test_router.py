@@ -425,6 +425,41 @@ def test_frames_that_two_replicas_died_with_are_given_up():
     play(scenario, sample_plan())
 
 
+def test_frames_that_the_device_had_no_memory_for_go_in_smaller_batches():
+    """Two at once did not fit: one after the other they do, and no caller hears of it."""
+
+    async def scenario(world):
+        await with_replica(world)
+        caller = world.submit(*metas("a", "b"))
+        (await world.near.next_call()).has_no_memory()
+        for score in (0.1, 0.2):
+            (await world.near.next_call()).answer(found(score))
+        results = await caller
+
+        assert brief(results) == [("a", "finished", 0.1), ("b", "finished", 0.2)]
+        assert [result.batch_size for result in results] == [1, 1]
+        assert world.near.num_calls == 3
+
+    play(scenario, sample_plan())
+
+
+def test_a_frame_that_the_device_has_no_memory_for_alone_fails_and_says_so():
+    """Without a ladder nothing smaller is left; it is not tried for ever."""
+
+    async def scenario(world):
+        await with_replica(world)
+        caller = world.submit(*metas("a"))
+        (await world.near.next_call()).has_no_memory()
+        (result,) = await caller
+
+        assert brief([result]) == [("a", "failed", None)]
+        assert "has no memory for canvas 480x640" in str(result.error)
+        assert "give the plan a ladder" in str(result.error)
+        assert world.near.num_calls == 1
+
+    play(scenario, sample_plan())
+
+
 def test_frames_of_a_dead_replica_wait_for_another_and_expire_if_none_comes(clock):
     """Without a replica a lost frame is in its lane like any other."""
 

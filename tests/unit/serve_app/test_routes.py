@@ -161,7 +161,7 @@ def test_routes_are_remembered_until_they_are_refreshed():
     for _ in range(200):
         latency.observe("full", VGA, 1, 0.02)
     same = table.routes(DEFAULT_RULE, VGA, NORMAL)
-    table.refresh()
+    table.refresh(0.0)
     after = table.routes(DEFAULT_RULE, VGA, NORMAL)
 
     assert same is before

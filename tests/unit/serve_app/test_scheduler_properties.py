@@ -18,6 +18,7 @@ from serve_app.lane_key import LaneClass
 from serve_app.plan import Bucket, CameraRule, Keep, Oversize, Rung, Scheduling
 from serve_app.pressure import MemoryLevel
 from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA
+from serve_app.routes import MEMORY_PAUSE_S
 from serve_app.scheduler import MAX_ATTEMPTS, SHARE_OF_NONCRITICAL, Decisions, Scheduler, SchedulerStateError
 from serve_app.verdicts import VerdictKind
 
@@ -106,6 +107,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.names = dict(NAMES)
         self.ready: dict[str, set[str]] = {pool: set() for pool in POOLS}
         self.dead: set[str] = set()
+        self.short_of_memory = {}
         self.memory = dict.fromkeys(POOLS, MemoryLevel.NORMAL)
         self.here: dict[str, Here] = {}
         # The newest frame by camera and priority, of those that may be superseded: none of its pieces was ever sent.
@@ -266,6 +268,34 @@ class SchedulerHistory(RuleBasedStateMachine):
         by_id = {batch.batch_id: batch for batch in self.lost_batches()}
         self.lose(by_id[data.draw(st.sampled_from(sorted(by_id)))])
 
+    @precondition(lambda self: self.living_batches())
+    @rule(data=st.data())
+    def a_device_has_no_memory_for_a_batch(self, data):
+        """Its frames go on in smaller batches or on a lower rung; only one that was alone, or is late, is given up."""
+        by_id = {batch.batch_id: batch for batch in self.living_batches()}
+        batch = by_id[data.draw(st.sampled_from(sorted(by_id)))]
+        del self.batches[batch.batch_id]
+        self.is_steady = False
+        given_up = {f.frame_id: f for f in self.scheduler.batch_out_of_memory(batch.batch_id, self.now_s)}
+        for frame_id in sorted({piece.frame.frame_id for piece in batch.pieces}):
+            entry = self.entry_in(batch, frame_id)
+            if entry is None:
+                assert frame_id not in given_up
+                continue
+            for number in entry.running.pop(batch.batch_id):
+                entry.num_sent[number] -= 1  # no replica died with it
+            if frame_id in given_up:
+                assert given_up.pop(frame_id) is entry.frame
+                assert len(batch.pieces) == 1 or entry.frame.deadline_s - self.now_s < 1.0
+                self.end(frame_id, "given up")
+        assert given_up == {}
+        self.short_of_memory[batch.bucket, batch.canvas] = max(1, len(batch.pieces) // 2), self.now_s
+        self.decide()
+
+    def living_batches(self):
+        """Those of replicas that work."""
+        return [batch for batch in self.batches.values() if batch.replica not in self.dead]
+
     def lost_batches(self):
         """Those of replicas that died."""
         return [batch for batch in self.batches.values() if batch.replica in self.dead]
@@ -329,6 +359,8 @@ class SchedulerHistory(RuleBasedStateMachine):
         bucket = BUCKET_OF[batch.bucket, batch.canvas]
         assert (batch.pool, batch.model) == (bucket.pool, bucket.model)
         assert len(batch.pieces) in bucket.batches
+        most, short_since_s = self.short_of_memory.get((batch.bucket, batch.canvas), (len(batch.pieces), 0.0))
+        assert len(batch.pieces) <= most or self.now_s >= short_since_s + MEMORY_PAUSE_S
         assert len({frame.priority for frame, _, _ in batch.pieces}) == 1
         is_critical = batch.pieces[0].frame.priority is Priority.CRITICAL
         assert batch.urgent or not is_critical
