@@ -134,6 +134,8 @@ class Lane:
             _, _, epoch, waiting, index = heapq.heappop(self.heap)
             if waiting.epoch == epoch:
                 self.num_waiting -= 1
+                if not self.num_waiting:
+                    self.heap.clear()
                 return waiting, index
 
     def pieces_of(self, waiting: Waiting) -> tuple[int, ...]:

@@ -37,12 +37,15 @@ class PoolQueue:
         others_served_s: when noncritical work was last sent, or began to wait.
         held_lane: the lane whose next batch waits for company, or to be staged late; None: nothing waits for that.
         hold_until_s: when it is to be sent after all.
+        long_batches: ids of the batches at replicas that are longer than a chunk, which none but deferred ones are.
     """
 
-    def __init__(self, name: str, pressure: Pressure) -> None:
-        """Take the name and the pressure; no replica is known yet."""
+    def __init__(self, name: str, pressure: Pressure, max_chunk_s: float) -> None:
+        """Take the name, the pressure and the longest chunk; no replica is known yet."""
         self.name = name
         self.pressure = pressure
+        self.long_batches: set[int] = set()
+        self._max_chunk_s = max_chunk_s
         self.credits = ReplicaCredits()
         self.backlog = Backlog()
         self.num_waiting = [0, 0, 0]
@@ -199,13 +202,29 @@ class PoolQueue:
 
     def _first_of_others(self, now_s: float) -> Lane | None:
         deferred = self._first_of(DEFERRED) if self.num_waiting[DEFERRED] else None
-        if deferred is not None and self.pressure.pauses_deferred:
+        if deferred is not None and (self.pressure.pauses_deferred or not self._may_run(deferred, now_s)):
             deferred = None
         if not self.num_waiting[NORMAL]:
             return deferred
         if deferred is not None and deferred.first_due_s() <= now_s:
             return deferred
         return self._first_of(NORMAL)
+
+    def is_long(self, waiting: Waiting) -> bool:
+        """Whether a piece of a noncritical frame alone keeps a device longer than a chunk: it is not to be tiled."""
+        return waiting.route.alone_s > self._max_chunk_s and waiting.route.lane.lane_class is DEFERRED
+
+    def _may_run(self, lane: Lane, now_s: float) -> bool:
+        """Whether the head of a deferred lane may go now: what is longer than a chunk leaves one replica to the others.
+
+        Until it must begin it waits for an idle one; so a critical frame has a place where it waits for one chunk.
+        """
+        head = lane.first()
+        if head is None or not self.is_long(head):
+            return True
+        if self.long_batches and len(self.long_batches) >= self.credits.num_ready - 1:
+            return False
+        return self.credits.has_idle or head.due_s <= now_s
 
     def _first_of(self, lane_class: LaneClass) -> Lane | None:
         """The lane of a class whose head is due first. Linear in the number of canvases."""

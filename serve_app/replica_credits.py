@@ -102,6 +102,11 @@ class ReplicaCredits:
         """Batches that are with replicas."""
         return len(self._where)
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether a replica that takes batches has none."""
+        return bool(self._idle)
+
     def names(self) -> tuple[str, ...]:
         """The replicas that take batches, in the order in which they came."""
         return tuple(replica.name for replica in self._replicas.values() if replica.ready)

@@ -92,6 +92,7 @@ class Scheduler:
     (`PoolQueue.next_lane`) gives a batch: as many pieces as the warmed sizes, the chunk and the first one's deadline
     allow. A noncritical batch that would only be staged behind a running one waits for company until it must be sent.
     Order: critical by deadline; then normal by latest start, before deferred ones until those must begin.
+    What is longer than a chunk (a frame that no tiles suit) is never staged, and leaves one replica to the others.
     Bound: a critical frame waits for one running chunk and for critical work ahead of it. A frame of another class is
     sent, or has ended, by its deadline at the latest; and while any of them waits, a chunk of theirs is sent, counting
     as critical, at least every `max_starve_s` plus one chunk.
@@ -104,7 +105,10 @@ class Scheduler:
         self._latency = latency or LatencyModel()
         self._routes = RouteTable(plan, self._latency)
         num_rungs, slo_s = len(plan.ladder), plan.slo_s[Priority.NORMAL]
-        self._pools = {p.name: PoolQueue(p.name, Pressure(num_rungs=num_rungs, slo_s=slo_s)) for p in plan.pools}
+        self._pools = {
+            pool.name: PoolQueue(pool.name, Pressure(num_rungs=num_rungs, slo_s=slo_s), plan.max_chunk_s)
+            for pool in plan.pools
+        }
         self._admission = Admission(plan, self._pools)
         self._neighbours = neighbours(plan)
         self._entries: dict[str, Waiting] = {}
@@ -438,15 +442,17 @@ class Scheduler:
             most = self._routes.max_batch(head.route.bucket, head.route.canvas)
             size = batch_size(head.route, lane, self._latency, time_left_s, most)
             if not urgent and place.replica.held:
-                is_full = size == head.route.max_batch or (most is not None and size >= most)
-                hold_until_s = self._hold_until_s(lane, place, pool, is_full=is_full)
+                is_full = size in {head.route.max_batch, most}
+                hold_until_s = self._hold_until_s(lane, head, place, pool, is_full=is_full)
                 if hold_until_s > now_s:
                     pool.hold(lane, hold_until_s)
                     return
             batches.append(self._sent(pool, lane, place, size, now_s, time_left_s=time_left_s, urgent=urgent))
 
-    def _hold_until_s(self, lane: Lane, place: Place, pool: PoolQueue, *, is_full: bool) -> float:
+    def _hold_until_s(self, lane: Lane, head: Waiting, place: Place, pool: PoolQueue, *, is_full: bool) -> float:
         """Until when a batch that would only be staged may stay here: for company, or for what is more urgent."""
+        if pool.is_long(head):
+            return place.start_s  # it must begin: nobody else is staged, so that it soon has a replica to itself
         must_leave_s = place.start_s - pool.around_s
         if lane.key.lane_class is DEFERRED:
             return must_leave_s
@@ -492,6 +498,8 @@ class Scheduler:
             run_s, tuple([new_tuple(Piece, (waiting.frame, waiting.route, index)) for waiting, index in taken]),
         )  # fmt: skip
         pool.credits.sent(batch.batch_id, place, run_s, urgent=urgent)
+        if pool.is_long(taken[0][0]):
+            pool.long_batches.add(batch.batch_id)
         self._batches[batch.batch_id] = batch, tuple([waiting for waiting, _ in taken])
         return batch
 
@@ -524,6 +532,7 @@ class Scheduler:
         batch, entries = self._batches.pop(batch_id)
         pool = self._pools[batch.pool]
         pool.credits.ended(batch_id, now_s, pool.around_s - pool.before_s)
+        pool.long_batches.discard(batch_id)
         pool.release()
         return batch, entries
 

@@ -26,7 +26,7 @@ MAX_STARVE_S = 1.0
 
 def new_pool(num_replicas: int = 1) -> PoolQueue:
     """A pool with idle replicas and nothing to do."""
-    pool = PoolQueue("near", Pressure(num_rungs=2, slo_s=10.0))
+    pool = PoolQueue("near", Pressure(num_rungs=2, slo_s=10.0), max_chunk_s=60.0)
     pool.credits.set_ready([f"near-{number}" for number in range(num_replicas)])
     return pool
 

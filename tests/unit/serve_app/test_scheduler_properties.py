@@ -382,13 +382,20 @@ class SchedulerHistory(RuleBasedStateMachine):
             assert not held or len(others) < per_replica * len(ready) - (len(ready) > 1)
 
     def check_work_conservation(self, pool):
-        """No ready replica idles while something may be served, whatever those that left still hold."""
+        """No ready replica idles while something may be served, whatever those that left still hold.
+
+        One is left to all others while what is longer than a chunk keeps the rest.
+        """
+        queue = self.scheduler._pools[pool]
+        is_kept = queue.long_batches and len(queue.long_batches) >= len(self.ready[pool]) - 1
         holding = {batch.replica for batch in self.batches.values() if batch.pool == pool}
         if not self.ready[pool] - holding:
             return
         paused = self.memory[pool] >= MemoryLevel.CRITICAL
         for entry in self.scheduler._entries.values():
-            may_wait = paused and entry.route.lane.lane_class is LaneClass.DEFERRED
+            may_wait = (paused and entry.route.lane.lane_class is LaneClass.DEFERRED) or (
+                is_kept and queue.is_long(entry)
+            )
             assert entry.route.pool != pool or not entry.num_waiting or may_wait, "a replica idles while a frame waits"
 
     # What must hold after every event
