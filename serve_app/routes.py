@@ -65,6 +65,9 @@ class RouteTable:
 
     Routes stand dearest first, and each is clearly cheaper than the one before. The first is the camera's own model at
     the frame's size; noncritical frames that would keep the device longer than a chunk are cut into tiles there.
+
+    Attributes:
+        limits: what devices had no memory for, by bucket and canvas: the largest batch now, and until when that holds.
     """
 
     def __init__(self, plan: Plan, latency: LatencyModel) -> None:
@@ -74,8 +77,7 @@ class RouteTable:
         self._max_chunk_s = plan.max_chunk_s
         self._defer_above_px = plan.scheduling.defer_above_px
         self._rules: dict[str, CameraRule] = {}
-        # What the device of a bucket had no memory for: the largest batch on a canvas, and until when that holds.
-        self._limits: dict[tuple[str, CanvasShape], tuple[int, float]] = {}
+        self.limits: dict[tuple[str, CanvasShape], tuple[int, float]] = {}
         # By the pattern of a rule, which is one of a kind, the frame's size, and whether it is critical.
         self._routes: dict[tuple[str, tuple[int, int], bool], tuple[Route, ...]] = {}
 
@@ -101,17 +103,17 @@ class RouteTable:
     def refresh(self, now_s: float) -> None:
         """Work out every route anew when it is next asked for: latencies have moved, and memory may be free again."""
         self._routes.clear()
-        if self._limits:
-            self._limits = {place: limit for place, limit in self._limits.items() if limit[1] > now_s}
+        if self.limits:
+            self.limits = {place: limit for place, limit in self.limits.items() if limit[1] > now_s}
 
     def limit_batches(self, bucket: str, canvas: CanvasShape, max_batch: int, now_s: float) -> None:
         """A device had no memory for more than this on a canvas, for 0 not even for a frame alone."""
-        self._limits[bucket, canvas] = max_batch, now_s + MEMORY_PAUSE_S
+        self.limits[bucket, canvas] = max_batch, now_s + MEMORY_PAUSE_S
         self._routes.clear()
 
-    def max_batch(self, bucket: str, canvas: CanvasShape) -> int | None:
-        """The largest batch that the devices have memory for on a canvas, 1 at least; None: any."""
-        limit = self._limits.get((bucket, canvas)) if self._limits else None
+    def max_batch(self, route: Route) -> int | None:
+        """The largest batch that the devices have memory for on a route's canvas, 1 at least; None: any."""
+        limit = self.limits.get((route.bucket, route.canvas))
         return None if limit is None else max(1, limit[0])
 
     def _work_out(self, rule: CameraRule, size_hw: tuple[int, int], priority: Priority) -> tuple[Route, ...]:
@@ -126,7 +128,7 @@ class RouteTable:
             if route.piece_s < WORTH_DEGRADING * before.piece_s * before.num_pieces:
                 routes.append(route)
         # A canvas that does not fit into memory is no way, unless it is the only one.
-        fitting = [route for route in routes if self._limits.get((route.bucket, route.canvas), (1, 0.0))[0] > 0]
+        fitting = [route for route in routes if self.limits.get((route.bucket, route.canvas), (1, 0.0))[0] > 0]
         return tuple(fitting or routes[-1:])
 
     def _own_route(self, rule: CameraRule, size_hw: tuple[int, int], priority: Priority) -> Route | None:

@@ -265,7 +265,7 @@ class Scheduler:
             frame_id = waiting.frame.frame_id
             if self._entries.get(frame_id) is not waiting:
                 continue
-            if frame_id in lost:
+            if lost and frame_id in lost:
                 self._take_out(waiting)
             elif not waiting.num_running and not waiting.num_waiting:
                 self._forget(waiting)
@@ -439,7 +439,7 @@ class Scheduler:
                 expired.append(Expired(head.frame, head.route))
                 continue
             time_left_s = head.frame.deadline_s - place.start_s - (pool.around_s - before_s)
-            most = self._routes.max_batch(head.route.bucket, head.route.canvas)
+            most = self._routes.max_batch(head.route) if self._routes.limits else None
             size = batch_size(head.route, lane, self._latency, time_left_s, most)
             if not urgent and place.replica.held:
                 is_full = size in {head.route.max_batch, most}
@@ -451,11 +451,10 @@ class Scheduler:
 
     def _hold_until_s(self, lane: Lane, head: Waiting, place: Place, pool: PoolQueue, *, is_full: bool) -> float:
         """Until when a batch that would only be staged may stay here: for company, or for what is more urgent."""
-        if pool.is_long(head):
-            return place.start_s  # it must begin: nobody else is staged, so that it soon has a replica to itself
         must_leave_s = place.start_s - pool.around_s
         if lane.key.lane_class is DEFERRED:
-            return must_leave_s
+            # A long one that must begin: nobody else is staged, so that it soon has a replica to itself.
+            return place.start_s if pool.is_long(head) else must_leave_s
         expected_s = lane.next_arrival_s()
         return -math.inf if is_full or expected_s is None else min(must_leave_s, expected_s)
 
@@ -498,7 +497,7 @@ class Scheduler:
             run_s, tuple([new_tuple(Piece, (waiting.frame, waiting.route, index)) for waiting, index in taken]),
         )  # fmt: skip
         pool.credits.sent(batch.batch_id, place, run_s, urgent=urgent)
-        if pool.is_long(taken[0][0]):
+        if lane.key.lane_class is DEFERRED and pool.is_long(taken[0][0]):
             pool.long_batches.add(batch.batch_id)
         self._batches[batch.batch_id] = batch, tuple([waiting for waiting, _ in taken])
         return batch
@@ -508,7 +507,7 @@ class Scheduler:
     ) -> list[tuple[Waiting, int]]:
         """Pieces of nearly the same size that fill up a batch where that saves device time by the latency model."""
         joining: list[tuple[Waiting, int]] = []
-        most = self._routes.max_batch(route.bucket, route.canvas) or route.max_batch
+        most = self._routes.max_batch(route) or route.max_batch
         for bucket, canvas in self._neighbours[route.bucket, route.canvas]:
             other = pool.lane(lane.key._replace(bucket=bucket, canvas=canvas))
             head = other.first() if other is not None and other.num_waiting else None
@@ -532,7 +531,8 @@ class Scheduler:
         batch, entries = self._batches.pop(batch_id)
         pool = self._pools[batch.pool]
         pool.credits.ended(batch_id, now_s, pool.around_s - pool.before_s)
-        pool.long_batches.discard(batch_id)
+        if pool.long_batches:
+            pool.long_batches.discard(batch_id)
         pool.release()
         return batch, entries
 

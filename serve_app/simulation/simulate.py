@@ -214,7 +214,10 @@ class Simulation:
             self._ends(frame, Outcome.REJECTED, now_s)
         elif arrival.superseded is not None:
             self._ends(arrival.superseded, Outcome.SUPERSEDED, now_s)
-        self._notices(now_s)
+        if self._calls.tick_s:
+            self._notices(now_s)
+        else:
+            self._decide(now_s)
 
     def _notices(self, now_s: float) -> None:
         """Something has happened: decide, now or at the end of the tick."""

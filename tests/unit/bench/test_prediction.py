@@ -9,7 +9,7 @@ import pytest
 from overload_figures import Record
 from overload_plan import overload_plan
 from overload_trace import trace
-from prediction import SHARE_BEFORE, MeasuredTimes, measured_table, predicted
+from prediction import SHARE_BEFORE, MeasuredTimes, handing_over_s, measured_table, predicted
 
 from engines.spec import CanvasShape
 from serve_app.batching import Batch
@@ -68,7 +68,7 @@ def test_a_batch_takes_what_batches_took_at_that_moment():
     took = {}
     for at_s in (5.0, 15.0):
         way_s = times.way_s(batch(1), at_s)
-        took[at_s] = (*way_s, times.run_s(batch(1), at_s), times.drawn[-1].hop_s)
+        took[at_s] = (*way_s, times.run_s(batch(1), at_s), times.hop_s(at_s))
 
     assert took[5.0] == pytest.approx((SHARE_BEFORE * 0.005, (1 - SHARE_BEFORE) * 0.005, 0.02, 0.002))
     assert took[15.0] == pytest.approx((SHARE_BEFORE * 0.02, (1 - SHARE_BEFORE) * 0.02, 0.06, 0.01))
@@ -76,7 +76,8 @@ def test_a_batch_takes_what_batches_took_at_that_moment():
 
 def test_where_nothing_was_measured_the_nearest_moment_counts():
     """Before the first answer, and after the last."""
-    times = MeasuredTimes([answered(3.0, 0.02), answered(7.0, 0.04)], table(), random.Random(0))
+    records = [answered(at_s, 0.02 if at_s < 5 else 0.04) for at_s in (3.0, 3.1, 3.2, 7.0, 7.1, 7.2)]
+    times = MeasuredTimes(records, table(), random.Random(0))
 
     ratios = []
     for at_s in (0.0, 60.0):
@@ -84,6 +85,31 @@ def test_where_nothing_was_measured_the_nearest_moment_counts():
         ratios.append(times.run_s(batch(1), at_s))
 
     assert ratios == pytest.approx([0.02, 0.04])
+
+
+def test_a_shape_is_drawn_from_its_own_batches():
+    """The large one scattered, the small one did not: small ones do not scatter in the simulation either."""
+    records = [answered(number / 10, 0.02) for number in range(60)]
+    records += [answered(number / 10, run_s, WIDE) for number in range(30) for run_s in (0.05, 0.15)]
+    times = MeasuredTimes(records, table(), random.Random(0))
+
+    took = {SMALL: set(), WIDE: set()}
+    for number in range(50):
+        for canvas, seconds in took.items():
+            times.way_s(batch(number, canvas), 1.5)
+            seconds.add(round(times.run_s(batch(number, canvas), 1.5), 9))
+
+    assert took == {SMALL: {0.02}, WIDE: {0.05, 0.15}}
+
+
+def test_what_a_replica_takes_between_two_batches_belongs_to_its_device():
+    """Frames that waited for nobody tell: one in ten waited no longer than this."""
+    records = [answered(float(number), 0.02, router_s=0.025 + 0.001 * number) for number in range(20)]
+
+    assert handing_over_s(records) == pytest.approx(0.001)
+    times = MeasuredTimes(records, table(), random.Random(0))
+    times.way_s(batch(1), 5.0)
+    assert times.run_s(batch(1), 5.0) == pytest.approx(0.021)
 
 
 def test_a_machine_that_was_always_the_same_is_foretold_to_the_millisecond():
