@@ -142,9 +142,9 @@ class EngineReplica(DirectlyCalled):
     async def report(self) -> tuple[ReplicaReport, object]:
         """What this replica says of itself, and its actor; the router asks every second, and counts the answers."""
         self._check_device()
-        report = ReplicaReport(
-            self._replica, self._node, self._num_batches, self._warm_s, self._device_facts(), self._latencies
-        )  # fmt: skip
+        # A driver takes milliseconds, and a bad moment of it must not hold up batches.
+        facts = await asyncio.to_thread(self._device_facts)
+        report = ReplicaReport(self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies)
         return report, own_actor()
 
     def check_health(self) -> None:
