@@ -3,7 +3,6 @@
 # No `from __future__ import annotations` here: Serve looks at the annotation of `build` itself, not at its name.
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import ray
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +12,7 @@ from ray.serve.schema import LoggingConfig
 
 from serve_app.config import engine_cache_folder, load_plan, plan_path
 from serve_app.engine_replica import EngineReplica
+from serve_app.engine_store import StoreLine, open_store
 from serve_app.errors import ServiceUnavailableError
 from serve_app.frame_log import FrameLog
 from serve_app.latency import LatencyModel
@@ -21,9 +21,7 @@ from serve_app.plan import Plan, Runtime
 from serve_app.plan_machine import machine_of
 from serve_app.pool_engines import PoolEngines, onnx_engines
 from serve_app.router import Router
-
-if TYPE_CHECKING:
-    from serve_app.engine_store import StoreLine
+from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
 
 logger = logging.getLogger(__name__)
 
@@ -81,19 +79,14 @@ def make_engines(plan: Plan, pool: str) -> PoolEngines:
     """The engines of one replica of a pool, built where that is needed; nothing of it is done at a request."""
     if plan.pool(pool).runtime is Runtime.ONNX:
         return onnx_engines(plan, pool)
-    # The extra of a GPU: nothing else imports it.
-    from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
-
     store, claimant = (None, "") if not ray.is_initialized() else (_engine_store(), _own_name(pool))
     return tensorrt_engines(
         plan, pool, parts=gpu_here(), folder=engine_cache_folder(plan), store=store, claimant=claimant
     )
 
 
-def _engine_store() -> "StoreLine | None":
+def _engine_store() -> StoreLine | None:
     """The cluster's built engines; without them each machine builds its own."""
-    from serve_app.engine_store import open_store
-
     try:
         return open_store()
     except ServiceUnavailableError as err:

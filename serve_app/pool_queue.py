@@ -132,7 +132,7 @@ class PoolQueue:
 
     def popped(self, waiting: Waiting) -> None:
         """One piece of a frame has been popped from its lane, to be sent."""
-        self._uncount(waiting, waiting.work_s / waiting.num_waiting if waiting.num_waiting > 1 else waiting.work_s)
+        self._uncount(waiting, waiting.work_s / waiting.num_waiting)
         self.num_waiting[waiting.route.lane.lane_class] -= 1
         waiting.num_waiting -= 1
         waiting.num_running += 1
@@ -189,11 +189,8 @@ class PoolQueue:
         """A batch took so long on the device, and beside it: so many must be on their way to keep a device busy."""
         self.around_s += AROUND_LEARNING_RATE * (min(around_s, 10 * self.around_s) - self.around_s)
         self._run_s += AROUND_LEARNING_RATE * (busy_s - self._run_s) if self._run_s else busy_s
-        if self.around_s <= self._run_s:
-            self.credits.per_replica = MIN_CREDITS_PER_REPLICA
-        else:
-            on_their_way = 1 + math.ceil(self.around_s / max(self._run_s, 1e-6))
-            self.credits.per_replica = min(MAX_CREDITS_PER_REPLICA, on_their_way)
+        on_their_way = 1 + math.ceil(self.around_s / max(self._run_s, 1e-6))
+        self.credits.per_replica = min(MAX_CREDITS_PER_REPLICA, max(MIN_CREDITS_PER_REPLICA, on_their_way))
 
     def critical_came(self, work_s: float, now_s: float) -> None:
         """Critical work of so many device seconds has arrived: the moving mean of it fades until now, and grows."""
@@ -205,7 +202,7 @@ class PoolQueue:
 
     def _first_of_others(self, now_s: float) -> Lane | None:
         deferred = None
-        if self.num_waiting[2] and not self.pressure.pauses_deferred:
+        if self.num_waiting[DEFERRED] and not self.pressure.pauses_deferred:
             deferred = self._first_of(DEFERRED)
             if deferred is not None and not self._may_run(deferred, now_s):
                 deferred = None

@@ -92,7 +92,8 @@ class Scheduler:
     (`PoolQueue.next_lane`) gives a batch: as many pieces as the warmed sizes, the chunk and the first one's deadline
     allow. A noncritical batch that would only be staged behind a running one waits for company until it must be sent.
     Order: critical by deadline; then normal by latest start, before deferred ones until those must begin.
-    What is longer than a chunk (a frame that no tiles suit) is never staged, and leaves one replica to the others.
+    What is longer than a chunk (a frame that no tiles suit) leaves one replica to the others, and is staged only when
+    its class has starved.
     Bound: a critical frame waits for one running chunk and for critical work ahead of it. A frame of another class is
     sent, or has ended, by its deadline at the latest; and while any of them waits, a chunk of theirs is sent, counting
     as critical, at least every `max_starve_s` plus one chunk.
@@ -265,7 +266,7 @@ class Scheduler:
             frame_id = waiting.frame.frame_id
             if self._entries.get(frame_id) is not waiting:
                 continue
-            if lost and frame_id in lost:
+            if frame_id in lost:
                 self._take_out(waiting)
             elif not waiting.num_running and not waiting.num_waiting:
                 self._forget(waiting)

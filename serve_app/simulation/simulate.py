@@ -214,10 +214,7 @@ class Simulation:
             self._ends(frame, Outcome.REJECTED, now_s)
         elif arrival.superseded is not None:
             self._ends(arrival.superseded, Outcome.SUPERSEDED, now_s)
-        if self._calls.tick_s:
-            self._notices(now_s)
-        else:
-            self._decide(now_s)
+        self._notices(now_s)
 
     def _notices(self, now_s: float) -> None:
         """Something has happened: decide, now or at the end of the tick."""
@@ -337,10 +334,8 @@ class Simulation:
         batch_id = job.batch.batch_id
         del job.replica.jobs[batch_id]
         done = self._policy.batch_ended(batch_id, now_s, busy_s=job.run_s, around_s=job.before_s + job.after_s)
-        ended = self._record.ended
         for frame in done:
-            if not ended(frame, FINISHED, now_s):
-                self._ends(frame, FINISHED, now_s)  # again, which raises
+            self._ends(frame, FINISHED, now_s)
         return True
 
     # What happens to replicas
