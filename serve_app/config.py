@@ -6,150 +6,34 @@ import difflib
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import ValidationError
 
 from engines.boxes import DetectionLimits
-from engines.engine_spec import Precision
-from engines.frame_array import MAX_FRAME_PX
 from engines.spec import CanvasShape
+from serve_app.autoscaling import Autoscaling
 from serve_app.errors import InvalidPlanError
-from serve_app.frames import MAX_SLO_S, Priority
+from serve_app.frames import Priority
+from serve_app.memory_level import MemoryMarks
 from serve_app.plan import (
-    DEFAULT_CRITICAL_SLO_S,
-    DEFAULT_DEFER_ABOVE_PX,
-    DEFAULT_MAX_DEFER_S,
-    DEFAULT_MAX_STARVE_S,
-    DEFAULT_MAX_TICKETS,
-    DEFAULT_MAX_WAITING_BYTES,
-    DEFAULT_MAX_WAITING_FRAMES,
-    DEFAULT_NORMAL_SLO_S,
-    DEFAULT_TICKET_TTL_S,
     Bucket,
     CameraRule,
     EngineBuilding,
-    Keep,
     Limits,
-    Oversize,
     Plan,
     Pool,
     Rung,
     Runtime,
     Scheduling,
 )
+from serve_app.plan_schema import SECTIONS, PlanFile, PoolSection, SpoolSection
+from serve_app.spool_rules import SpoolRules
 
 # Models that travel with the package are named like this in a plan.
 BUNDLED_PREFIX = "bundled:"
 DEFAULT_MODEL = "bundled:inspection-full"
-
-_ULTRALYTICS = DetectionLimits()
-
-
-def _no_switch(value: object) -> object:
-    """YAML reads `yes` and `on` as true, which pydantic would take for 1."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("switch", "Input should be a number")
-    return value
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_no_switch)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_switch)]
-Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_switch)]
-Seconds = Annotated[float, Field(gt=0, le=MAX_SLO_S, allow_inf_nan=False), BeforeValidator(_no_switch)]
-# Bounds that only a slip of the pen passes: no GPU of today holds such a batch, no cluster so many replicas.
-CanvasSidePx = Annotated[int, Field(ge=1, le=16_384), BeforeValidator(_no_switch)]
-BatchSize = Annotated[int, Field(ge=1, le=256), BeforeValidator(_no_switch)]
-NumReplicas = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_no_switch)]
-# Likewise 1 TiB; the builder takes no number of bytes beyond 64 bits.
-MAX_WORKSPACE_MIB = 2**20
-WorkspaceMib = Annotated[int, Field(ge=1, le=MAX_WORKSPACE_MIB), BeforeValidator(_no_switch)]
-
-
-class _Section(BaseModel):
-    """A part of the plan file; keys that it does not know are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _PoolSection(_Section):
-    replicas: NumReplicas = 1
-    cpus: Amount = 1.0
-    gpus: Amount = 0.0
-    threads: Annotated[int, Field(ge=0), BeforeValidator(_no_switch)] = 0
-    runtime: Runtime | None = None
-
-
-class _BucketSection(_Section):
-    model: Name | None = None
-    pool: Name | None = None
-    canvases: Annotated[list[tuple[CanvasSidePx, CanvasSidePx]], Field(min_length=1)]
-    batches: Annotated[list[BatchSize], Field(min_length=1)] = [1]
-
-
-class _CameraSection(_Section):
-    model: Name | None = None
-    keep: Keep = Keep.ALL
-    oversize: Oversize = Oversize.SHRINK
-    degrade: bool = True
-
-
-class _RungSection(_Section):
-    model: Name | None = None
-    max_canvas: tuple[CanvasSidePx, CanvasSidePx] | None = None
-
-
-class _SchedulingSection(_Section):
-    max_chunk_s: Seconds | None = None
-    defer_above_px: PositiveInt = DEFAULT_DEFER_ABOVE_PX
-    max_defer_s: Seconds = DEFAULT_MAX_DEFER_S
-    max_starve_s: Seconds = DEFAULT_MAX_STARVE_S
-
-
-class _SloSection(_Section):
-    critical: Seconds = DEFAULT_CRITICAL_SLO_S
-    normal: Seconds = DEFAULT_NORMAL_SLO_S
-
-
-class _LimitsSection(_Section):
-    max_waiting_frames: PositiveInt = DEFAULT_MAX_WAITING_FRAMES
-    max_waiting_bytes: PositiveInt = DEFAULT_MAX_WAITING_BYTES
-    max_frame_px: PositiveInt = MAX_FRAME_PX
-    max_tickets: PositiveInt = DEFAULT_MAX_TICKETS
-    ticket_ttl_s: Seconds = DEFAULT_TICKET_TTL_S
-
-
-class _DetectionSection(_Section):
-    min_score: Fraction = _ULTRALYTICS.min_score
-    max_iou: Fraction = _ULTRALYTICS.max_iou
-    max_boxes: PositiveInt = _ULTRALYTICS.max_boxes
-
-
-class _EnginesSection(_Section):
-    precision: Precision = Precision.FP16
-    workspace_mib: WorkspaceMib | None = None
-    cache: str | None = None
-    frames: str | None = None
-
-
-class PlanFile(_Section):
-    """The plan as people write it; see `docs/plan.md` for what each key means."""
-
-    models: Annotated[dict[Name, str], Field(min_length=1)]
-    pools: dict[Name, _PoolSection] = {"cpu": _PoolSection()}
-    buckets: Annotated[dict[Name, _BucketSection], Field(min_length=1)]
-    cameras: dict[str, _CameraSection] = {}
-    ladder: list[_RungSection] = []
-    scheduling: _SchedulingSection = _SchedulingSection()
-    slo_s: _SloSection = _SloSection()
-    limits: _LimitsSection = _LimitsSection()
-    detection: _DetectionSection = _DetectionSection()
-    engines: _EnginesSection = _EnginesSection()
-    frame_log: str | None = None
-    latency: str | None = None
 
 
 class _PlanLoader(yaml.SafeLoader):
@@ -200,10 +84,7 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
             name: model if model.startswith(BUNDLED_PREFIX) else _absolute(model, folder)
             for name, model in file.models.items()
         },
-        pools=tuple(
-            Pool(n, p.replicas, p.cpus, p.gpus, p.threads, p.runtime or (Runtime.TENSORRT if p.gpus else Runtime.ONNX))
-            for n, p in file.pools.items()
-        ),
+        pools=tuple(_pool(name, section) for name, section in file.pools.items()),
         buckets=tuple(
             Bucket(
                 name,
@@ -214,7 +95,9 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
             )
             for name, b in file.buckets.items()
         ),
-        cameras=tuple(CameraRule(name, c.model, c.keep, c.oversize, c.degrade) for name, c in file.cameras.items()),
+        cameras=tuple(
+            CameraRule(name, c.model, c.keep, c.oversize, c.degrade, c.durable) for name, c in file.cameras.items()
+        ),
         ladder=tuple(
             Rung(rung.model or first_model, CanvasShape(*rung.max_canvas) if rung.max_canvas else None)
             for rung in file.ladder
@@ -229,9 +112,32 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
             cache=_absolute(file.engines.cache, folder) if file.engines.cache else None,
             frames=_absolute(file.engines.frames, folder) if file.engines.frames else None,
         ),
+        num_routers=file.routers,
+        autoscaling=Autoscaling(**file.autoscaling.model_dump()),
+        memory=MemoryMarks(**file.memory.model_dump()),
+        spool=_spool(file.spool, folder),
         frame_log=_absolute(file.frame_log, folder) if file.frame_log else None,
         latency=_absolute(file.latency, folder) if file.latency else None,
     )
+
+
+def _pool(name: str, section: PoolSection) -> Pool:
+    return Pool(
+        name,
+        num_replicas=section.replicas,
+        max_replicas=section.max_replicas,
+        num_cpus=section.cpus,
+        num_gpus=section.gpus,
+        num_threads=section.threads,
+        runtime=section.runtime or (Runtime.TENSORRT if section.gpus else Runtime.ONNX),
+        labels=section.labels,
+        max_replicas_per_node=section.max_replicas_per_node,
+    )
+
+
+def _spool(section: SpoolSection, folder: Path) -> SpoolRules:
+    place = _absolute(section.folder, folder) if section.folder else None
+    return SpoolRules(**section.model_dump() | {"folder": place})
 
 
 def model_path(source: str) -> Path:
@@ -327,16 +233,4 @@ def _explain(err: ValidationError) -> str:
 
 def _known_keys(parents: list[str]) -> list[str]:
     """The keys that are allowed below this place of a plan."""
-    sections: dict[str, type[_Section]] = {
-        "pools": _PoolSection,
-        "buckets": _BucketSection,
-        "cameras": _CameraSection,
-        "ladder": _RungSection,
-        "scheduling": _SchedulingSection,
-        "slo_s": _SloSection,
-        "limits": _LimitsSection,
-        "detection": _DetectionSection,
-        "engines": _EnginesSection,
-    }
-    section = sections.get(parents[0], PlanFile) if parents else PlanFile
-    return list(section.model_fields)
+    return list((SECTIONS.get(parents[0], PlanFile) if parents else PlanFile).model_fields)

@@ -15,8 +15,11 @@ from engines.boxes import DetectionLimits
 from engines.engine_spec import Precision
 from engines.frame_array import MAX_FRAME_PX
 from engines.spec import CanvasShape, WarmShape
+from serve_app.autoscaling import Autoscaling
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
+from serve_app.memory_level import MemoryMarks
+from serve_app.spool_rules import SpoolRules
 
 # A critical frame that is older than this is of no use to a safety stop.
 DEFAULT_CRITICAL_SLO_S = 0.25
@@ -55,10 +58,13 @@ class Pool:
 
     Attributes:
         name: how buckets refer to it.
-        num_replicas: how many; each has its own engines.
+        num_replicas: how many, or how many at least; each has its own engines.
         num_cpus, num_gpus: what Ray reserves for one replica.
         num_threads: threads of one inference on the CPU; 0: one a core.
         runtime: what runs its networks.
+        max_replicas: how many at most, as the load asks; None: as many as `num_replicas`, whatever the load.
+        labels: of the machines that may run them: Ray's label selector, such as `{"gpu": "l4"}`.
+        max_replicas_per_node: how many one machine may run; None: as many as it has room for.
     """
 
     name: str
@@ -67,6 +73,9 @@ class Pool:
     num_gpus: float = 0.0
     num_threads: int = 0
     runtime: Runtime = Runtime.ONNX
+    max_replicas: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    max_replicas_per_node: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +146,7 @@ class CameraRule:
         keep: which of their frames may wait.
         oversize: what becomes of a frame larger than every canvas.
         degrade: whether the ladder may be used for them.
+        durable: whether frames that are sent for a ticket survive the service: they lie in the spool until answered.
     """
 
     pattern: str
@@ -144,6 +154,7 @@ class CameraRule:
     keep: Keep = Keep.ALL
     oversize: Oversize = Oversize.SHRINK
     degrade: bool = True
+    durable: bool = False
 
 
 DEFAULT_RULE = CameraRule("*")
@@ -220,6 +231,10 @@ class Plan:
         limits: what may wait.
         detection: which boxes are answered.
         engines: how TensorRT engines are built.
+        num_routers: how many routers share the cameras.
+        autoscaling: when pools grow and shrink.
+        memory: from which shares of a device's memory on frames are degraded.
+        spool: where durable frames are kept.
         frame_log: file that gets one JSON line a frame, on the router's machine; None: none.
         latency: file of measured latencies to begin with; None: what the warm-up measures.
     """
@@ -236,6 +251,10 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     detection: DetectionLimits = field(default_factory=DetectionLimits)
     engines: EngineBuilding = field(default_factory=EngineBuilding)
+    num_routers: int = 1
+    autoscaling: Autoscaling = field(default_factory=Autoscaling)
+    memory: MemoryMarks = field(default_factory=MemoryMarks)
+    spool: SpoolRules = field(default_factory=SpoolRules)
     frame_log: str | None = None
     latency: str | None = None
 
@@ -258,6 +277,7 @@ class Plan:
                 raise InvalidPlanError(f"models.{model}: no bucket serves it; add a bucket, or remove the model")
             _check_unique(f"canvases of model {model} over all buckets", taken)
         for pool in self.pools:
+            self._check_size(pool)
             if pool.runtime is Runtime.TENSORRT and not pool.num_gpus:
                 raise InvalidPlanError(
                     f"pools.{pool.name}.gpus: got 0 with runtime tensorrt, allowed is above 0: Ray gives a replica the "
@@ -266,6 +286,26 @@ class Plan:
             if not any(bucket.pool == pool.name for bucket in self.buckets):
                 raise InvalidPlanError(f"pools.{pool.name}: no bucket uses it; add a bucket, or remove the pool")
         self._check_rules()
+
+    def _check_size(self, pool: Pool) -> None:
+        """A pool grows from its least to its most replicas, and only deferred frames may find it empty."""
+        where = f"pools.{pool.name}"
+        if pool.max_replicas is not None and pool.max_replicas < max(1, pool.num_replicas):
+            raise InvalidPlanError(
+                f"{where}.max_replicas: got {pool.max_replicas}, allowed is at least {max(1, pool.num_replicas)}, its "
+                "replicas; leave it out for a pool that keeps its size"
+            )
+        if pool.num_replicas:
+            return
+        if pool.max_replicas is None:
+            raise InvalidPlanError(f"{where}.replicas: got 0, allowed is at least 1 for a pool without max_replicas")
+        most_px = self.scheduling.defer_above_px
+        small = [c for bucket in self.buckets_of(pool.name) for c in bucket.canvases if c.num_px <= most_px]
+        if small:
+            raise InvalidPlanError(
+                f"{where}.replicas: got 0 with canvas {small[0]}, allowed is 0 where every canvas is for deferred "
+                f"frames, above {most_px:,} px (scheduling.defer_above_px): others would wait for a start; set 1"
+            )
 
     def _check_rules(self) -> None:
         """Cameras and ladder name models of the plan, and every rung leaves a canvas."""

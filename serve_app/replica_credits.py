@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from heapq import heappush
 from typing import NamedTuple
 
@@ -44,10 +44,11 @@ class Replica:
         free_s: when the running one is predicted to end.
         staged_s: predicted seconds of the staged ones.
         num_others: how many of all are noncritical.
+        max_others: how many of them it may hold, at most `ReplicaCredits.per_replica`; 0: it is for critical ones only.
         version: grows with every change, so that what a heap still holds of an older state counts no more.
     """
 
-    __slots__ = ("free_s", "held", "name", "num_others", "ready", "staged_s", "version")
+    __slots__ = ("free_s", "held", "max_others", "name", "num_others", "ready", "staged_s", "version")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,6 +57,7 @@ class Replica:
         self.free_s = 0.0
         self.staged_s = 0.0
         self.num_others = 0
+        self.max_others = MAX_CREDITS_PER_REPLICA
         self.version = 0
 
 
@@ -87,6 +89,10 @@ class ReplicaCredits:
         self.staged_others_s = 0.0
         self._replicas: dict[str, Replica] = {}
         self._idle: dict[str, Replica] = {}
+        # Of these, the ones that take noncritical batches.
+        self._idle_for_others: dict[str, Replica] = {}
+        # Credits for noncritical batches in all, by `per_replica`; empty: to be counted anew.
+        self._total_of: dict[int, int] = {}
         # Busy replicas that may take a noncritical batch, by the end of all they hold; that may take a critical one, by
         # the end of what runs.
         self._stageable: list[_Entry] = []
@@ -111,9 +117,14 @@ class ReplicaCredits:
         """The replicas that take batches, in the order in which they came."""
         return tuple(replica.name for replica in self._replicas.values() if replica.ready)
 
-    def set_ready(self, names: Collection[str]) -> None:
-        """These replicas take batches now; batches that others still hold end or are lost in their own time."""
+    def set_ready(self, names: Collection[str] | Mapping[str, int]) -> None:
+        """These replicas take batches now; batches that others still hold end or are lost in their own time.
+
+        Args:
+            names: the replicas; a mapping says for each how many noncritical batches it may hold.
+        """
         wanted = set(names)
+        self._total_of.clear()
         for replica in list(self._replicas.values()):
             if replica.ready != (replica.name in wanted):
                 replica.ready = replica.name in wanted
@@ -123,6 +134,11 @@ class ReplicaCredits:
             if name not in self._replicas:
                 self._replicas[name] = Replica(name)
                 self._changed(self._replicas[name])
+            replica = self._replicas[name]
+            max_others = names[name] if isinstance(names, Mapping) else MAX_CREDITS_PER_REPLICA
+            if max_others != replica.max_others:
+                replica.max_others = max_others
+                self._changed(replica)
         self.num_ready = len(wanted)
 
     def running_s(self, now_s: float) -> float:
@@ -145,17 +161,18 @@ class ReplicaCredits:
 
     def place_for_other(self, now_s: float, before_s: float) -> Place | None:
         """Where a noncritical batch can go that takes `before_s` on its way: at once, or after all that is held."""
-        if self._idle:
+        if self._idle_for_others:
             # Whatever the others hold, which may be more than `per_replica` has become.
             there_s = now_s + before_s
-            return new_tuple(Place, (next(iter(self._idle.values())), there_s, there_s))
+            return new_tuple(Place, (next(iter(self._idle_for_others.values())), there_s, there_s))
         kept = 1 if self.num_ready > 1 else 0
-        if self._num_others >= self.per_replica * self.num_ready - kept:
+        per_replica = self.per_replica
+        if self._num_others >= (self._total_of.get(per_replica) or self._counted(per_replica)) - kept:
             return None
         heap = self._stageable
         while heap:
             free_s, _, version, replica = heap[0]
-            if replica.version == version and replica.num_others < self.per_replica:
+            if replica.version == version and replica.num_others < min(per_replica, replica.max_others):
                 there_s = now_s + before_s
                 return new_tuple(Place, (replica, max(there_s, free_s), there_s))
             heapq.heappop(heap)
@@ -231,22 +248,31 @@ class ReplicaCredits:
         if replica.ready:
             self._num_others += change
 
+    def _counted(self, per_replica: int) -> int:
+        """Credits for noncritical batches of all replicas. Linear, once after each change of the replicas."""
+        ready = (replica for replica in self._replicas.values() if replica.ready)
+        total = self._total_of[per_replica] = sum(min(per_replica, replica.max_others) for replica in ready)
+        return total
+
     def _changed(self, replica: Replica) -> None:
         """Put a replica where its batches say."""
         replica.version += 1
         self._idle.pop(replica.name, None)
+        self._idle_for_others.pop(replica.name, None)
         if not replica.held:
             # Sums of floats drift; an empty replica is a place to begin anew.
             replica.staged_s = 0.0
             if replica.ready:
                 self._idle[replica.name] = replica
+                if replica.max_others:
+                    self._idle_for_others[replica.name] = replica
             else:
                 self._replicas.pop(replica.name, None)
             if not self._where:
                 self._running_end_sum_s = self.staged_urgent_s = self.staged_others_s = 0.0
         elif replica.ready:
             order, version = next(self._order), replica.version
-            if replica.num_others < self.per_replica:
+            if replica.num_others < min(self.per_replica, replica.max_others):
                 heappush(self._stageable, (replica.free_s + replica.staged_s, order, version, replica))
             held = replica.held
             if len(held) == 1 or not held[1].urgent:

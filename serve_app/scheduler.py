@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
@@ -207,8 +207,8 @@ class Scheduler:
         self._take_out(waiting)
         return True
 
-    def replicas_ready(self, pool: str, replicas: Collection[str]) -> None:
-        """Say which replicas of a pool take batches now."""
+    def replicas_ready(self, pool: str, replicas: Collection[str] | Mapping[str, int]) -> None:
+        """Say which replicas of a pool take batches now; a mapping: how many noncritical ones each may hold."""
         self._pool(pool).credits.set_ready(replicas)
         self._pool(pool).release()
 

@@ -27,9 +27,10 @@ from engines.timing_cache import TimingCache
 from serve_app.bucket_engines import EngineOptions, bucket_spec, engine_folder, pool_memory, wide_specs
 from serve_app.cli.build_tables import EngineRow, engine_table, memory_lines
 from serve_app.cli.console import errors, output
-from serve_app.config import MAX_WORKSPACE_MIB, engine_cache_folder, load_plan, model_path, plan_path
+from serve_app.config import engine_cache_folder, load_plan, model_path, plan_path
 from serve_app.errors import FramelaneError
 from serve_app.plan import Plan, Runtime
+from serve_app.plan_schema import MAX_WORKSPACE_MIB
 from serve_app.precision_check import PrecisionCheck
 
 

@@ -12,9 +12,11 @@ from engines.boxes import DetectionLimits
 from engines.engine_spec import Precision
 from engines.spec import CanvasShape
 from serve_app import config
+from serve_app.autoscaling import Autoscaling
 from serve_app.config import load_plan, model_path, plan_from, plan_path, prepare_ray_environment, state_folder
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
+from serve_app.memory_level import MemoryMarks
 from serve_app.plan import (
     Bucket,
     CameraRule,
@@ -28,6 +30,7 @@ from serve_app.plan import (
     Runtime,
     Scheduling,
 )
+from serve_app.spool_rules import SpoolRules
 
 FULL_EXAMPLE = """
 models:
@@ -64,7 +67,7 @@ latency: latency/this-machine.json
 
 TOP_KEYS = (
     "models", "pools", "buckets", "cameras", "ladder", "scheduling", "slo_s", "limits", "detection", "engines",
-    "frame_log", "latency",
+    "routers", "autoscaling", "memory", "spool", "frame_log", "latency",
 )  # fmt: skip
 
 SMALL_EXAMPLE = """
@@ -192,7 +195,7 @@ def test_all_problems_are_named_at_once(plan_file):
             "engines.workspace_mib: got 99999999999999, input should be less than or equal to 1048576",
         ),
         ("pools: {cpu: {replicas: two}}", "pools.cpu.replicas: got 'two', input should be a valid integer"),
-        ("pools: {cpu: {replicas: 0}}", "pools.cpu.replicas: got 0, input should be greater than or equal to 1"),
+        ("pools: {cpu: {replicas: -1}}", "pools.cpu.replicas: got -1, input should be greater than or equal to 0"),
         ("pools: {cpu: {replicas: 1.5}}", "pools.cpu.replicas: got 1.5, input should be a valid integer"),
         ("pools: {cpu: {gpus: -1}}", "pools.cpu.gpus: got -1, input should be greater than or equal to 0"),
         ("pools: {cpu: {cpus: .inf}}", "pools.cpu.cpus: got inf, input should be a finite number"),
@@ -529,3 +532,51 @@ def test_what_ray_reads_is_set_unless_the_user_did(monkeypatch):
     prepare_ray_environment()
     assert config.os.environ["RAY_allow_out_of_band_object_ref_serialization"] == "0"
     assert config.os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+GROWING = """
+models: {full: full.onnx}
+buckets: {snapshots: {canvases: [[1088, 1920]]}}
+cameras: {"roof-*": {durable: true}}
+"""
+
+
+def test_a_plan_says_how_pools_grow_and_where_they_run(plan_file, tmp_path):
+    """Each key of the sections that concern a cluster reaches its field; the spool's folder is beside the plan."""
+    plan = load_plan(
+        plan_file(
+            f"{GROWING}\n"
+            "pools: {gpu: {replicas: 0, max_replicas: 4, gpus: 1, labels: {gpu: l4}, max_replicas_per_node: 2}}\n"
+            "routers: 3\n"
+            "autoscaling: {max_wait_s: 0.25, utilisation: 0.6, up_after_s: 2, down_after_s: 30}\n"
+            "memory: {high: 0.5, critical: 0.6, shed: 0.7, calm_s: 1}\n"
+            "spool: {folder: frames, max_bytes: 1000, jpeg_quality: 90, max_age_s: 60, result_ttl_s: 30}\n"
+        )
+    )
+
+    (pool,) = plan.pools
+    assert (pool.num_replicas, pool.max_replicas, pool.labels, pool.max_replicas_per_node) == (0, 4, {"gpu": "l4"}, 2)
+    assert plan.num_routers == 3
+    assert plan.autoscaling == Autoscaling(max_wait_s=0.25, utilisation=0.6, up_after_s=2, down_after_s=30)
+    assert plan.memory == MemoryMarks(high=0.5, critical=0.6, shed=0.7, calm_s=1)
+    assert plan.spool == SpoolRules(str(tmp_path / "frames"), None, 1000, 90, 60, 30)
+    assert plan.rule_of("roof-1").durable
+    assert not plan.rule_of("gate-1").durable
+
+
+@pytest.mark.parametrize(
+    ("added", "expected"),
+    [
+        ("pools: {cpu: {replicas: 3, max_replicas: 2}}", "pools.cpu.max_replicas: got 2, allowed is at least 3"),
+        ("pools: {cpu: {replicas: 0}}", "pools.cpu.replicas: got 0, allowed is at least 1 for a pool without"),
+        (
+            "pools: {cpu: {replicas: 0, max_replicas: 2}}\nscheduling: {defer_above_px: 9000000}",
+            "pools.cpu.replicas: got 0 with canvas 1088x1920, allowed is 0 where every canvas is for deferred frames",
+        ),
+        ("memory: {high: 0.95}", "memory: got high 0.95, critical 0.92, shed 0.97; allowed are shares that grow"),
+        ("spool: {folder: a, redis: 'redis://host'}", "allowed is one: frames lie in one place"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused(plan_file, added, expected):
+    """What contradicts itself is named with the cure."""
+    assert expected in refusal(plan_file(f"{GROWING}\n{added}\n"))

@@ -247,6 +247,28 @@ def test_a_batch_ends_once():
     assert (ready.num_batches, offered(ready, 1.0)) == (0, [("a", 1.0), ("a", 1.0)])
 
 
+def test_a_replica_for_critical_work_only_gets_nothing_else():
+    """Idle or not: noncritical batches go to the other one, critical ones to both."""
+    ready = ReplicaCredits()
+    ready.set_ready({"a": 0, "b": 2})
+
+    assert [give(ready, number, 1.0) for number in (1, 2)] == ["b", None]
+    assert give(ready, 3, 1.0, urgent=True) == "a"
+
+
+def test_a_limited_replica_holds_so_many_and_more_once_it_may():
+    """Two replicas with one credit each, one of both kept for critical work: nothing is staged."""
+    ready = ReplicaCredits()
+    ready.set_ready({"a": 1, "b": 1})
+    given = [give(ready, number, 1.0) for number in (1, 2, 3)]
+    ready.set_ready({"a": 1, "b": 3})
+
+    assert given == ["a", "b", None]
+    assert [give(ready, number, 1.0) for number in (4, 5)] == [None, None], "per_replica is 2, one of 3 is kept"
+    ready.per_replica = 3
+    assert [give(ready, number, 1.0) for number in (6, 7)] == ["b", None]
+
+
 class CreditHistory(RuleBasedStateMachine):
     """Replicas that come and go, batches that are sent and end in any order, against plain lists."""
 

@@ -1,0 +1,37 @@
+"""Where durable frames are kept until they are answered, and how many of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serve_app.errors import InvalidPlanError
+
+# Two hundred thousand VGA frames as PNG: a night of a hundred cameras that send one a minute.
+DEFAULT_MAX_BYTES = 64 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolRules:
+    """What holds for the frames of durable cameras.
+
+    Attributes:
+        folder: of the SQLite file, on each machine; None: the user's state folder.
+        redis: address of a Redis that all machines share, such as `redis://10.0.0.5:6379/0`; None: the SQLite file.
+        max_bytes: what may lie there; beyond it a frame is refused.
+        jpeg_quality: 1 to 100; None: lossless.
+        max_age_s: a frame that is older is answered as expired.
+        result_ttl_s: for how long results are kept.
+    """
+
+    folder: str | None = None
+    redis: str | None = None
+    max_bytes: int = DEFAULT_MAX_BYTES
+    jpeg_quality: int | None = None
+    max_age_s: float = 86_400.0
+    result_ttl_s: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        if self.folder is not None and self.redis is not None:
+            raise InvalidPlanError(
+                f"spool: got folder {self.folder} and redis {self.redis}, allowed is one: frames lie in one place"
+            )
