@@ -16,15 +16,13 @@ import serve_app
 ENGINES, SERVE_APP = Path(engines.__file__).parent, Path(serve_app.__file__).parent
 
 PURE = [
-    "admission", "backlog", "batching", "build_leases", "camera_summary", "device_turns", "errors", "frame_ends",
-    "frame_log", "frames", "lane_key", "lanes", "latency", "latency_file", "native_plan", "plan", "pool_queue",
-    "pressure",
-    "replica_credits", "results", "routes", "scheduler", "tickets", "verdicts", "planning.bucket_search",
-    "planning.engine_memory",
-    "planning.canvas_search", "planning.drift", "planning.plan_load", "planning.plan_task", "planning.planner",
-    "planning.proposal", "planning.traffic", "simulation.gpu_tables", "simulation.simulate",
-    "simulation.simulated_replica", "simulation.simulation_report", "simulation.simulation_run",
-    "simulation.simulation_table", "simulation.traces",
+    "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_summary", "device_turns", "errors",
+    "frame_ends", "frame_log", "frames", "lane_key", "lanes", "latency", "latency_file", "memory_level",
+    "native_plan", "plan", "pool_queue", "pressure", "replica_credits", "results", "routes", "scheduler",
+    "spool_rules", "tickets", "verdicts", "planning.bucket_search", "planning.canvas_search", "planning.drift",
+    "planning.engine_memory", "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal",
+    "planning.traffic", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
+    "simulation.simulation_report", "simulation.simulation_run", "simulation.simulation_table", "simulation.traces",
 ]  # fmt: skip
 HEAVY = [
     "ray", "torch", "ultralytics", "tensorrt", "tensorrt_rtx_bindings", "cuda", "pynvml",
