@@ -143,7 +143,7 @@ class FakePool:
         self.calls.put_nowait(call)
         return call.response
 
-    def broadcast(self, method: str) -> FakePool:
+    def broadcast(self, method: str, *question: object) -> FakePool:
         """Only reports are ever asked of all replicas."""
         assert method == "report"
         return self
