@@ -6,6 +6,7 @@ Routers learn of each other as they learn of replicas: once a second each asks a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ from serve_app.tickets import ResultsPage
 
 # The one deployment that is watched.
 ROUTERS = "routers"
+# Frames that come to a router that has just started wait so long at most until it knows the others.
+FIRST_COUNT_S = 1.0
 # A router answers such a question from memory.
 ASK_TIMEOUT_S = 3.0
 
@@ -63,6 +66,7 @@ class PeerRouters:
         self._node = node
         self._slo_s = slo_s
         self._owners: tuple[str, ...] = (name,)
+        self._is_counted = handle is None
         self._watch: ReplicaWatch[RouterReport] | None = None
         if handle is not None:
             self._watch = ReplicaWatch({ROUTERS: handle}, self._reported)
@@ -73,9 +77,11 @@ class PeerRouters:
             self._watch.start()
 
     async def counted(self) -> None:
-        """Wait until the routers have been counted once, or for as long as that may take."""
-        if self._watch is not None:
-            await self._watch.counted()
+        """Wait until the routers have been counted once, but not for long."""
+        if self._watch is not None and not self._is_counted:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._watch.counted(), FIRST_COUNT_S)
+            self._is_counted = True
 
     def report(self, *, revision: int, is_ready: bool) -> RouterReport:
         """What this router says of itself."""
@@ -108,6 +114,9 @@ class PeerRouters:
             raise InvalidFrameError(
                 f"frames: got {len(metas)} metadata and {len(refs)} refs, allowed is one ref a frame"
             )
+        if not self._is_counted:
+            self.start()
+            await self.counted()
         if self._owners == (self.name,):
             return await here(metas, *arguments, refs)
         indexes_of: dict[str, list[int]] = {}

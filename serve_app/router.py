@@ -236,6 +236,8 @@ class Router(DirectlyCalled):
 
     async def status(self) -> ServiceStatus:
         """The service at a glance, all its routers together."""
+        self._start()
+        await self._peers.counted()
         return merged([await self.status_here(), *await self._peers.ask_others("status_here")])
 
     async def status_here(self) -> ServiceStatus:

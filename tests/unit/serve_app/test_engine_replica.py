@@ -20,7 +20,7 @@ from engines.fake import FakeEngine
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
 from serve_app import direct_calls, engine_replica
-from serve_app.credit_grants import CreditAsk, CreditUse
+from serve_app.credit_grants import CreditUse
 from serve_app.engine_replica import EngineReplica
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
 from serve_app.plan import Bucket, Limits, Pool, Runtime
