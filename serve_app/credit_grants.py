@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA, MIN_CREDITS_PER_R
 LEASE_S = 8.0
 # Over how long it is averaged who keeps the device busy.
 USE_S = 3.0
+# Work that waits for so long makes a router as busy as it can be.
+WAITING_S = 1.0
 # What a router has already counts so much more than what it would have to get: else credits go to and fro.
 STICKINESS = 1.5
 # However busy the others are, a router may count on this share of the device: its batches take turns with theirs.
@@ -108,9 +111,11 @@ class _Held(NamedTuple):
 class CreditGrants:
     """The credits of one replica.
 
-    Algorithm: each live router has one credit, and there is one more than routers, or as many as the router that wants
-    the most; what is left over goes, one by one, to the router with the most work for each credit that it has got.
-    A grant falls at once, and rises only into room. A router that is alone keeps count by itself, and is never refused.
+    Algorithm: there are as many credits for each live router that together they are as many as the router wants that
+    wants the most. Each keeps one, and the others go, one by one, to the router with the most work for each credit that
+    it has got: busy routers are served alike. Where there is but one for each, one more goes to a router that is
+    clearly busier than the others, so that it can have a batch staged. A grant falls at once, and rises only into room.
+    A router that is alone keeps count by itself, and is never refused.
     Bound: what routers are granted or hold (the larger counts) is never raised above the number of credits.
     Liveness: a router that is silent for `LEASE_S` is granted nothing; when its batches have ended it is forgotten.
     """
@@ -127,7 +132,7 @@ class CreditGrants:
     def num_credits(self) -> int:
         """For noncritical batches, of all routers together."""
         live = [lease for lease in self._leases.values() if lease.is_live]
-        return max([len(live) + 1, *(lease.num_wanted for lease in live)]) if live else 0
+        return max(_num_each(live) * len(live), len(live) + 1) if live else 0
 
     def asked(self, ask: CreditAsk, now_s: float) -> CreditGrant | None:
         """A router asks for its credits; None: it is alone, and none of its batches will be refused."""
@@ -217,17 +222,20 @@ class CreditGrants:
         live = [lease for lease in self._leases.values() if lease.is_live]
         work_s = {lease.router: lease.waiting_s + USE_S * lease.use(now_s) for lease in live}
         due = {lease.router: 1 for lease in live}
-        for _ in range(self.num_credits - len(live)):
+
+        def claim(lease: _Lease) -> tuple[float, bool, str]:
+            has_it = lease.num_granted > due[lease.router]
+            return work_s[lease.router] / due[lease.router] * (STICKINESS if has_it else 1), has_it, lease.router
+
+        num_each = _num_each(live)
+        for _ in range((num_each - 1) * len(live)):
             wanting = [lease for lease in live if due[lease.router] < lease.num_wanted]
-            if not wanting:
-                break
-
-            def claim(lease: _Lease) -> tuple[float, bool, str]:
-                has_it = lease.num_granted > due[lease.router]
-                work_each_s = work_s[lease.router] / due[lease.router]
-                return work_each_s * (STICKINESS if has_it else 1), has_it, lease.router
-
-            due[max(wanting, key=claim).router] += 1
+            if wanting:
+                due[max(wanting, key=claim).router] += 1
+        if num_each == 1 and len(live) > 1:
+            second, first = sorted(live, key=claim)[-2:]
+            if first.num_wanted > 1 and claim(first)[0] > STICKINESS * claim(second)[0]:
+                due[first.router] += 1
         # Of equals the one that has waited for its first credit goes first.
         neediest = sorted(live, key=lambda lease: (lease.num_granted > 0, lease.router))
         return [(lease, due[lease.router]) for lease in neediest]
@@ -235,7 +243,8 @@ class CreditGrants:
     def _share(self, router: str, now_s: float) -> float:
         """Of the device's time: what the others leave, or what the router's credits will get it if it asks for more."""
         live = [lease for lease in self._leases.values() if lease.is_live]
-        left = 1 - sum(lease.use(now_s) for lease in live if lease.router != router)
+        # What waits at the others will be work: with it they may use all that their credits bring.
+        left = 1 - sum(lease.use(now_s) + lease.waiting_s / WAITING_S for lease in live if lease.router != router)
         num_granted = sum(lease.num_granted for lease in live)
         fair = self._leases[router].num_granted / num_granted if num_granted else 0.0
         return min(1.0, max(left, fair, MIN_SHARE))
@@ -251,3 +260,8 @@ class CreditGrants:
                 if place == 0 or held.urgent:
                     before_urgent_s += left_s
         return before_urgent_s, before_other_s
+
+
+def _num_each(live: Sequence[_Lease]) -> int:
+    """Credits a router, so that there are as many as the router wants that wants the most."""
+    return math.ceil(max(lease.num_wanted for lease in live) / len(live)) if live else 0

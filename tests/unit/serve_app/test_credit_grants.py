@@ -36,12 +36,13 @@ def test_a_router_that_is_alone_is_never_refused():
     assert grants.use() == CreditUse(1, 2, MAX_CREDITS_PER_REPLICA, 0)
 
 
-def test_two_routers_share_one_credit_more_than_there_are_routers():
-    """One each, and one that follows the work."""
+def test_the_busier_of_two_routers_has_a_second_credit():
+    """One each, and one that follows the work; there is none for two that are about as busy."""
     grants = CreditGrants()
 
     assert rounds(grants, ask("a", waiting_s=1.0), ask("b")) == {"a": 2, "b": 1}
     assert rounds(grants, ask("a"), ask("b", waiting_s=1.0), from_s=10) == {"a": 1, "b": 2}
+    assert rounds(grants, ask("a", waiting_s=1.0), ask("b", waiting_s=0.9), from_s=20) == {"a": 1, "b": 1}
     assert grants.num_credits == 3
 
 
@@ -58,25 +59,32 @@ def test_no_router_gets_more_than_it_wants():
     assert rounds(CreditGrants(), ask("a", 2, 9.0), ask("b", 6, 0.1)) == {"a": 2, "b": 4}
 
 
+def test_routers_that_are_as_busy_are_served_alike():
+    """Three would be enough for the device; but two and one would favour half the cameras."""
+    assert rounds(CreditGrants(), ask("a", 3, 1.0), ask("b", 3, 0.8)) == {"a": 2, "b": 2}
+    assert rounds(CreditGrants(), ask("a", 3, 1.0), ask("b", 3, 0.0)) == {"a": 3, "b": 1}
+
+
 def test_credits_stay_where_the_work_is_about_equal():
     """Else every second one would go to and fro, and cost a refused batch."""
     grants = CreditGrants()
-    rounds(grants, ask("a", waiting_s=1.0), ask("b", waiting_s=0.9))
+    rounds(grants, ask("a", waiting_s=1.6), ask("b", waiting_s=1.0))
 
-    assert rounds(grants, ask("a", waiting_s=0.9), ask("b", waiting_s=1.0), from_s=5) == {"a": 2, "b": 1}
-    assert rounds(grants, ask("a", waiting_s=0.5), ask("b", waiting_s=1.0), from_s=9) == {"a": 1, "b": 2}
+    assert rounds(grants, ask("a", waiting_s=1.1), ask("b", waiting_s=1.0), from_s=5) == {"a": 2, "b": 1}
+    assert rounds(grants, ask("a", waiting_s=0.9), ask("b", waiting_s=1.0), from_s=9) == {"a": 1, "b": 1}
+    assert rounds(grants, ask("a", waiting_s=1.1), ask("b", waiting_s=1.0), from_s=13) == {"a": 1, "b": 1}
 
 
 def test_a_batch_beyond_the_grant_is_refused_and_a_critical_one_is_not():
     """Also refusals are counted."""
     grants = CreditGrants()
-    rounds(grants, ask("a"), ask("b"))
+    rounds(grants, ask("a", waiting_s=1.0), ask("b"))
     held = {router: [] for router in "ab"}
     for router in "ab":
         for _ in range(3):
             held[router].append(grants.came(router, 0.1, 3.0, urgent=False))
     accepted = {router: sum(number is not None for number in numbers) for router, numbers in held.items()}
-    assert sorted(accepted.values()) == [1, 2]
+    assert accepted == {"a": 2, "b": 1}
     assert grants.use() == CreditUse(2, 3, 3, 3)
 
     assert grants.came("a", 0.1, 3.0, urgent=True) is not None
@@ -157,16 +165,36 @@ def test_a_run_that_takes_longer_than_predicted_has_nothing_left():
 
 
 def test_the_share_is_what_others_leave_or_what_credits_will_get():
-    """An idle router has the device for itself; a busy pair shares by credits; nobody is left without hope."""
+    """Beside an idle router the device is ours; beside a busy one we can count on what our credits will bring."""
     grants = CreditGrants()
-    rounds(grants, ask("a", 4, 9.0), ask("b", 4))
+    rounds(grants, ask("a", 4), ask("b", 4))
     assert grants.grant("b", 3.0).share == pytest.approx(1.0)
     for step in range(60):
         number = grants.came("a", 0.1, 3.0 + 0.1 * step, urgent=False)
         grants.ended(number, 0.1, 3.1 + 0.1 * step)
-    assert grants.grant("a", 9.0).share == pytest.approx(1.0)
     left = math.exp(-6.0 / USE_S)
+    assert grants.grant("a", 9.0).share == pytest.approx(1.0)
     assert grants.grant("b", 9.0).share == pytest.approx(max(left, 1 / 4), abs=0.03)
+
+
+def test_what_waits_at_the_others_counts_before_it_runs():
+    """A router that has half a second of work waiting leaves half of the device, as far as anybody knows."""
+    grants = CreditGrants()
+    rounds(grants, ask("a", 2, 0.5), ask("b", 2))
+    assert grants.grant("b", 3.0).share == pytest.approx(0.5)
+    rounds(grants, ask("a", 2, 50.0), ask("b", 2))
+    assert grants.grant("b", 3.0).share == pytest.approx(1 / 3)
+
+
+def test_a_router_without_a_credit_counts_on_a_little_all_the_same():
+    """It gets one soon."""
+    grants = CreditGrants()
+    grants.asked(ask("a", 4, 9.0), 0.0)
+    for _ in range(4):
+        grants.came("a", 0.1, 0.0, urgent=False)
+
+    grant = grants.asked(ask("b", 4), 0.1)
+    assert (grant.num_credits, grant.share) == (0, MIN_SHARE)
 
 
 ROUTERS = st.sampled_from("abcd")
@@ -248,7 +276,7 @@ class GrantsHistory(RuleBasedStateMachine):
             self.heard_s[router] = self.now_s
         given = {router: self.grants.grant(router, self.now_s).num_credits for router in routers}
         assert min(given.values()) >= 1
-        assert sum(given.values()) == max(4, len(routers) + 1)
+        assert sum(given.values()) == len(routers) * math.ceil(4 / len(routers))
         self.taken = sum(given.values())
 
     @invariant()
@@ -261,11 +289,11 @@ class GrantsHistory(RuleBasedStateMachine):
                 assert lease.num_held == num_held
                 taken += max(lease.num_granted, num_held)
             assert taken <= max(self.grants.num_credits, self.taken)
-            assert taken <= max(MAX_CREDITS_PER_REPLICA, 5)
+            assert taken <= 2 * 4  # two for each of four: the fewest that are six in all
         else:
             taken = 10**9  # a router that is alone keeps count by itself
         self.taken = taken
 
 
 TestGrantsHistory = GrantsHistory.TestCase
-TestGrantsHistory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestGrantsHistory.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
