@@ -91,7 +91,8 @@ class PeerRouters:
         """All routers, for clients; this one at least."""
         actors = {report.router: self._line(report.router) for report in self._reports()}
         doors = {name: Door(name, line.actor, name in self._owners) for name, line in actors.items() if line}
-        doors.setdefault(self.name, Door(self.name, own_actor(), self.name in self._owners))
+        if self.name not in doors:
+            doors[self.name] = Door(self.name, own_actor(), self.name in self._owners)
         return Doors(self.name, tuple(doors.values()))
 
     async def spread(
