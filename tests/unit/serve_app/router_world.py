@@ -280,11 +280,11 @@ def score_of(result: FrameResult) -> float | None:
     return round(float(result.detections.scores[0]), 3) if len(result.detections) else None
 
 
-def reply(*frames, replica: str = "near-1", out_of_memory: bool = False, **seconds: float) -> BatchReply:
+def reply(*frames, replica: str = "near-1", out_of_memory: bool = False, **changes) -> BatchReply:
     """What a replica answers; durations that are not given are 0."""
     names = ("fetch_s", "preprocess_s", "staged_s", "infer_s", "postprocess_s")
-    durations_s = {name: seconds.get(name, 0.0) for name in names}
-    return BatchReply(replica, frames, **durations_s, out_of_memory=out_of_memory)
+    fields = dict.fromkeys(names, 0.0) | changes
+    return BatchReply(replica, frames, **fields, out_of_memory=out_of_memory)
 
 
 DEVICE_FACTS = DeviceFacts("a device", None, None, None, 100, 10, 90, None, None, None, None)
