@@ -17,9 +17,10 @@ from serve_app.errors import ServiceUnavailableError
 from serve_app.frame_log import FrameLog
 from serve_app.latency import LatencyModel
 from serve_app.latency_file import load_table
+from serve_app.peer_routers import open_peers
 from serve_app.plan import Plan, Runtime
 from serve_app.plan_machine import machine_of
-from serve_app.pool_engines import PoolEngines, onnx_engines
+from serve_app.pool_engines import MakeEngines, PoolEngines, onnx_engines
 from serve_app.router import Router
 from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
 
@@ -49,8 +50,13 @@ def build(args: AppArgs) -> Application:
     return application(load_plan(plan_path(args.plan)))
 
 
-def application(plan: Plan) -> Application:
-    """Wire the router and one deployment for each pool of the plan."""
+def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
+    """Wire the routers and one deployment for each pool of the plan.
+
+    Args:
+        plan: what is served.
+        engines: makes the engines of a pool; None: the real ones.
+    """
     pools = {
         pool.name: serve.deployment(
             name=f"engine-{pool.name}",
@@ -59,12 +65,12 @@ def application(plan: Plan) -> Application:
             max_ongoing_requests=ENGINE_MAX_ONGOING,
             logging_config=QUIET,
             graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
-        )(EngineReplica).bind(plan, pool.name, make_engines)
+        )(EngineReplica).bind(plan, pool.name, engines or make_engines)
         for pool in plan.pools
     }
     router = serve.deployment(
         name="router",
-        num_replicas=1,
+        num_replicas=plan.num_routers,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=plan.limits.max_waiting_frames + ROUTER_SPARE_CALLS,
         logging_config=QUIET,
@@ -72,7 +78,7 @@ def application(plan: Plan) -> Application:
     )(Router)
     table = load_table(Path(plan.latency), machine=machine_of(plan)) if plan.latency else None
     log = FrameLog(Path(plan.frame_log)) if plan.frame_log else None
-    return router.bind(plan, pools, log, LatencyModel(table))
+    return router.bind(plan, pools, log, LatencyModel(table), open_peers)
 
 
 def make_engines(plan: Plan, pool: str) -> PoolEngines:

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -29,12 +29,20 @@ from serve_app.latency import LatencyTable
 from serve_app.plan import Plan
 from serve_app.ray_session import ServiceNote, connect_ray, read_note
 from serve_app.results import FrameResult, ServiceStatus
+from serve_app.retries import Tries
+from serve_app.router_lines import RouterLines
 from serve_app.ticket_desk import MAX_WAIT_S
 from serve_app.tickets import ResultsPage, Ticket
 
 # Beyond a frame's own deadline: a batch that began in time may end after it.
 ANSWER_GRACE_S = 60.0
 CONTROL_TIMEOUT_S = 30.0
+# While Serve starts a router anew.
+FIND_TIMEOUT_S = 10.0
+# For how long a camera's results are awaited at its router before it is asked whether the camera has moved; and at its
+# old router for the last ones.
+FOLLOW_WAIT_S = 5.0
+MOVE_WAIT_S = 1.0
 # So much is copied into the store sooner than another thread could take it over.
 INLINE_PUT_BYTES = 1_000_000
 
@@ -51,14 +59,17 @@ class Client:
 
     Pixels go into Ray's object store on this machine; calls carry metadata and refs only. The store's copy lives as
     long as the call: when this process dies, its frames die with it.
+
+    A camera's frames go to the router that owns it. When that one dies, they are sent once more, with the same ids and
+    what is left of their seconds, to the router that owns the camera then.
     """
 
     def __init__(
-        self, handle: DeploymentHandle[Any], router: ReplicaLine, plan: Plan, host: ServiceNote | None = None
+        self, handle: DeploymentHandle[Any], routers: RouterLines, plan: Plan, host: ServiceNote | None = None
     ) -> None:
-        """Take a handle and a line to the router, the plan it serves, and who hosts it; use `connect` to get them."""
+        """Take a handle and lines to the routers, the plan they serve, and who hosts it; use `connect` to get them."""
         self._handle = handle
-        self._router = router
+        self._routers = routers
         self._plan = plan
         self._host = host
 
@@ -77,13 +88,13 @@ class Client:
         try:
             handle = serve.get_app_handle(APP_NAME)
             plan = handle.plan.remote().result(timeout_s=CONTROL_TIMEOUT_S)
-            router = ReplicaLine(handle.door.remote().result(timeout_s=CONTROL_TIMEOUT_S))
+            routers = RouterLines(handle, handle.doors.remote().result(timeout_s=CONTROL_TIMEOUT_S))
         except (RayServeException, RayError, TimeoutError) as err:
             raise ServiceUnavailableError(
                 f"service: Ray runs at {address or 'this machine'}, but no application {APP_NAME!r} answers on it "
                 f"({type(err).__name__}); deploy one with: framelane up"
             ) from err
-        return cls(handle, router, plan, host)
+        return cls(handle, routers, plan, host)
 
     @property
     def plan(self) -> Plan:
@@ -150,10 +161,19 @@ class Client:
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
         try:
             ref = ray.put(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(ray.put, image)
-            result: FrameResult = await self._router.call("submit", meta, refs=[ref])
-        except (RayError, RayServeException) as err:
+        except RayError as err:
             raise _gone(err) from err
-        return result
+        tries = Tries([meta], self._plan.slo_s, time.monotonic)
+        while True:
+            router, line = await self._line_to_owner(camera)
+            try:
+                result: FrameResult = (await line.call("submit_many", tries.next(), refs=[ref]))[0]
+            except RayActorError as err:
+                self._lost(router, tries, err)
+            except (RayError, RayServeException) as err:
+                raise _gone(err) from err
+            else:
+                return result
 
     def submit(
         self,
@@ -182,7 +202,9 @@ class Client:
             ServiceUnavailableError: the service went away.
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
-        ticket: Ticket | FramelaneError = self._control("submit_tickets", [meta], callback, refs=[ray.put(image)])[0]
+        timeout_s = CONTROL_TIMEOUT_S + MAX_WAIT_S
+        tickets = self._sent("submit_tickets", [meta], [ray.put(image)], callback, timeout_s=timeout_s)
+        ticket: Ticket | FramelaneError = tickets[0]
         if isinstance(ticket, FramelaneError):
             raise ticket
         return ticket
@@ -191,26 +213,27 @@ class Client:
         """How the frame of a ticket ended; None if it has not yet.
 
         Args:
-            ticket: the ticket, or its id.
+            ticket: the ticket, or its id; with the ticket the router that gave it out is asked first.
             wait_s: for how many seconds to wait for the end.
 
         Raises:
-            TicketUnknownError: the service never gave it out, or too long ago.
+            TicketUnknownError: the service never gave it out, or too long ago, or its router died.
             TicketExpiredError: the frame has ended, but its result is kept no more; the message says how it ended.
             ServiceUnavailableError: the service went away.
         """
-        ticket_id = ticket.ticket_id if isinstance(ticket, Ticket) else ticket
+        ticket_id, router = (ticket.ticket_id, ticket.router) if isinstance(ticket, Ticket) else (ticket, "")
         until_s = time.monotonic() + wait_s
         while True:
             left_s = min(max(0.0, until_s - time.monotonic()), MAX_WAIT_S)
-            result: FrameResult | None = self._control("ticket_result", ticket_id, left_s)
+            result: FrameResult | None = self._control("ticket_result", ticket_id, left_s, router=router)
             if result is not None or time.monotonic() >= until_s:
                 return result
 
     async def results(self, camera: str) -> AsyncGenerator[FrameResult | MissedResults, None]:
         """The results of a camera's tickets, in the order in which its frames ended; goes on until the caller stops.
 
-        It begins with the oldest that is kept.
+        It begins with the oldest that is kept. When the camera moves to another router, the results that the old one
+        still has come first; how many are missing is not known when that one died.
 
         Args:
             camera: whose.
@@ -221,17 +244,32 @@ class Client:
         Raises:
             ServiceUnavailableError: the service went away.
         """
-        cursor = 0
+        cursors: dict[str, int] = {}
+        router = ""
         while True:
+            owner, line = await self._line_to_owner(camera)
+            old = self._routers.line(router)
+            if router and old is None:
+                yield MissedResults(None)
+            if old is None:
+                router = owner
+            elif router != owner:
+                line = old
             try:
-                page: ResultsPage = await self._router.call("ticket_results", camera, cursor, MAX_WAIT_S)
+                wait_s = FOLLOW_WAIT_S if router == owner else MOVE_WAIT_S
+                page: ResultsPage = await line.call("ticket_results_here", camera, cursors.get(router, 0), wait_s)
+            except RayActorError:
+                self._routers.lost(router)
+                continue
             except (RayError, RayServeException) as err:
                 raise _ours_or_gone(err) from err
             if page.num_dropped != 0:
                 yield MissedResults(page.num_dropped)
             for result in page.results:
                 yield result
-            cursor = page.cursor
+            cursors[router] = page.cursor
+            if not page.results and not page.num_waiting:
+                router = owner
 
     def status(self) -> ServiceStatus:
         """The service at a glance. Raises `ServiceUnavailableError`."""
@@ -246,12 +284,62 @@ class Client:
         table: LatencyTable = self._control("latency_table")
         return table
 
-    def _control(self, method: str, *arguments: object, refs: Sequence[ray.ObjectRef[Any]] | None = None) -> Any:
-        """A short call to the router; raises what it raised, or `ServiceUnavailableError`."""
+    def _control(self, method: str, *arguments: object, router: str = "") -> Any:
+        """A short call to a router, this one if it lives; raises what it raised, or `ServiceUnavailableError`."""
+        while True:
+            name, line = router, self._routers.line(router)
+            if line is None:
+                name, line = self._routers.to_owner("") or self._found("")
+            try:
+                return line.call_and_wait(method, *arguments, timeout_s=CONTROL_TIMEOUT_S + MAX_WAIT_S)
+            except RayActorError:
+                self._routers.lost(name)
+            except (RayError, RayServeException, TimeoutError) as err:
+                raise _ours_or_gone(err) from err
+
+    def _sent(
+        self,
+        method: str,
+        metas: list[FrameMeta],
+        refs: Sequence[ray.ObjectRef[Any]],
+        *arguments: object,
+        timeout_s: float,
+    ) -> list[Any]:
+        """Send frames of one camera to its router, and to the next one when that dies."""
+        tries, camera = Tries(metas, self._plan.slo_s, time.monotonic), metas[0].camera
+        while True:
+            router, line = self._routers.to_owner(camera) or self._found(camera)
+            try:
+                answers: list[Any] = line.call_and_wait(
+                    method, tries.next(), *arguments, refs=refs, timeout_s=timeout_s
+                )
+            except RayActorError as err:
+                self._lost(router, tries, err)
+            except (RayError, RayServeException, TimeoutError) as err:
+                raise _ours_or_gone(err) from err
+            else:
+                return answers
+
+    async def _line_to_owner(self, camera: str) -> tuple[str, ReplicaLine]:
+        known = self._routers.to_owner(camera)
+        return known if known is not None else await asyncio.to_thread(self._found, camera)
+
+    def _found(self, camera: str) -> tuple[str, ReplicaLine]:
+        """The router of a camera where none was known; blocks while Serve starts one anew."""
         try:
-            return self._router.call_and_wait(method, *arguments, refs=refs, timeout_s=CONTROL_TIMEOUT_S + MAX_WAIT_S)
+            self._routers.find(FIND_TIMEOUT_S)
         except (RayError, RayServeException, TimeoutError) as err:
-            raise _ours_or_gone(err) from err
+            raise _gone(err) from err
+        found = self._routers.to_owner(camera)
+        if found is None:
+            raise ServiceUnavailableError("service: no router can be reached; look at: framelane status")
+        return found
+
+    def _lost(self, router: str, tries: Tries, err: RayActorError) -> None:
+        """A router died with a call: get ready for the next try, or raise `ServiceUnavailableError`."""
+        self._routers.lost(router)
+        if not tries.is_another_worth_it():
+            raise _gone(err) from err
 
     def _call(self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None) -> list[FrameResult]:
         images, metas = self._checked(images_hwc, camera, priority, slo_s)
@@ -260,13 +348,9 @@ class Client:
         longest_s = max(self._plan.slo_s.values()) if slo_s is None else slo_s
         try:
             refs = [ray.put(image) for image in images]
-            timeout_s = longest_s + ANSWER_GRACE_S
-            results: list[FrameResult] = self._router.call_and_wait(
-                "submit_many", metas, refs=refs, timeout_s=timeout_s
-            )
-        except (RayError, RayServeException, TimeoutError) as err:
+        except RayError as err:
             raise _gone(err) from err
-        return results
+        return self._sent("submit_many", metas, refs, timeout_s=longest_s + ANSWER_GRACE_S)
 
     def _checked(
         self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None

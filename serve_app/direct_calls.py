@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -43,6 +44,11 @@ class ReplicaLine:
         """Take what `own_actor` gave inside the replica, whose class is `DirectlyCalled`."""
         self._actor = actor
 
+    @property
+    def actor(self) -> object:
+        """The replica's actor, for lines of others."""
+        return self._actor
+
     async def call(self, method: str, *arguments: object, refs: Sequence[ray.ObjectRef[Any]] | None = None) -> Any:
         """Call `method` of the deployment's class; cancelling cancels it there, but not what it has set off.
 
@@ -71,6 +77,15 @@ class ReplicaLine:
         except (TimeoutError, KeyboardInterrupt):
             ray.cancel(answer, recursive=False)
             raise
+
+    def start(self, method: str, *arguments: object) -> Future[bytes]:
+        """Begin a call without refs and go on; `unpacked` makes its result of what comes."""
+        future: Future[bytes] = self._start(method, arguments, None).future()
+        return future
+
+    def unpacked(self, packed: bytes) -> Any:
+        """The result of a call that `start` began."""
+        return pickle.loads(packed)  # noqa: S301
 
     def _start(self, method: str, arguments: tuple[object, ...], refs: Sequence[ray.ObjectRef[Any]] | None) -> Any:
         packed = pickle.dumps((method, arguments), pickle.HIGHEST_PROTOCOL)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from engines.frame_array import check_frame
 from engines.letterbox import FILL, Image
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import crop
+from serve_app.credit_grants import CreditAsk, CreditGrants
 from serve_app.device_turns import DeviceTurns
 from serve_app.direct_calls import DirectlyCalled, own_actor
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
@@ -92,6 +93,7 @@ class EngineReplica(DirectlyCalled):
         self._warm_s = time.monotonic() - started_s
         self._num_batches = 0
         self._turns: DeviceTurns[_Job] = DeviceTurns(plan.scheduling.max_starve_s)
+        self._credits = CreditGrants()
         self._is_running = False
         self._copies_ahead = plan.pool(pool).runtime is Runtime.TENSORRT
         self._staged: _Job | None = None
@@ -101,15 +103,30 @@ class EngineReplica(DirectlyCalled):
         logger.info("replica %s: %d engines warm after %.1f s", self._replica, len(self._engines), self._warm_s)
 
     async def infer(self, request: BatchRequest, refs: list[ray.ObjectRef[Any]]) -> BatchReply:
-        """Answer one batch.
+        """Answer one batch, unless it is not critical and its router has no credit here.
 
         Args:
-            request: bucket, canvas, announced sizes, and which part of its frame each piece is.
+            request: bucket, canvas, announced sizes, which part of its frame each piece is, and who sends it.
             refs: one object ref a piece, to its frame, a uint8 array `(height, width, 3)` BGR; read without a copy.
 
         Returns:
             One entry a piece: boxes in its px, or its frame's own error. The others are answered all the same.
         """
+        router = request.router
+        number = self._credits.came(router, request.run_s, time.monotonic(), urgent=request.urgent)
+        if number is None:
+            grant = self._credits.grant(router, time.monotonic())
+            return BatchReply(self._replica, (), 0, 0, 0, 0, 0, no_credit=True, grant=grant)
+        busy_s = 0.0
+        try:
+            reply = await self._infer(request, refs)
+            busy_s = reply.infer_s + reply.postprocess_s
+        finally:
+            self._credits.ended(number, busy_s, time.monotonic())
+        grant = self._credits.grant(router, time.monotonic())
+        return reply if grant is None else replace(reply, grant=grant)
+
+    async def _infer(self, request: BatchRequest, refs: list[ray.ObjectRef[Any]]) -> BatchReply:
         began_s = time.monotonic()
         images = await asyncio.gather(*map(self._fetch, refs, request.sizes_hw))
         fetched_s = time.monotonic()
@@ -139,12 +156,20 @@ class EngineReplica(DirectlyCalled):
             out_of_memory=run.out_of_memory,
         )
 
-    async def report(self) -> tuple[ReplicaReport, object]:
-        """What this replica says of itself, and its actor; the router asks every second, and counts the answers."""
+    async def report(self, ask: CreditAsk | None = None) -> tuple[ReplicaReport, object]:
+        """What this replica says of itself, and its actor; routers ask every second, and count the answers.
+
+        Args:
+            ask: the router that asks, and how many credits it would have; None: somebody who only wants to know.
+        """
         self._check_device()
         # A driver takes milliseconds, and a bad moment of it must not hold up batches.
         facts = await asyncio.to_thread(self._device_facts)
-        report = ReplicaReport(self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies)
+        grant = self._credits.asked(ask, time.monotonic()) if ask is not None else None
+        report = ReplicaReport(
+            self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies, grant,
+            self._credits.use(),
+        )  # fmt: skip
         return report, own_actor()
 
     def check_health(self) -> None:

@@ -54,6 +54,7 @@ def frame_record(result: FrameResult, at_s: float | None = None, slo_s: float | 
         "total_ms": _ms(times.total_s),
         "outcome": result.outcome.value,
         "error": str(result.error) if result.error else None,
+        "router": result.router,
     }
 
 

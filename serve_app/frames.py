@@ -52,6 +52,8 @@ class FrameMeta:
         priority: `critical` or `normal`; checked by the router, so that every caller gets the same error.
         slo_s: seconds from now until it must be finished; None: the plan's default for its priority. Remaining seconds
             travel, never a clock reading: clocks of two machines have nothing in common.
+        attempt: how often it was sent before, to a router that died or could not be reached; a router that has it, or
+            has answered it of late, gives that answer.
     """
 
     frame_id: str
@@ -59,6 +61,7 @@ class FrameMeta:
     size_hw: tuple[int, int]
     priority: str = Priority.NORMAL.value
     slo_s: float | None = None
+    attempt: int = 0
 
 
 class Frame(NamedTuple):

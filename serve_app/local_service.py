@@ -12,12 +12,16 @@ from contextlib import ExitStack, contextmanager
 from serve_app.app import application
 from serve_app.client import Client
 from serve_app.plan import Plan
+from serve_app.pool_engines import MakeEngines
 from serve_app.ray_session import check_room, deployed, start_ray, stop_ray
 
 
 @contextmanager
-def local_service(plan: Plan, num_cpus: int | None = None) -> Iterator[Client]:
-    """Start Ray here with so many CPUs (None: all), serve `plan`, give a connected client; stop both at the end."""
+def local_service(plan: Plan, num_cpus: int | None = None, engines: MakeEngines | None = None) -> Iterator[Client]:
+    """Start Ray here with so many CPUs (None: all), serve `plan`, give a connected client; stop both at the end.
+
+    `engines` makes the engines of its pools; None: the real ones.
+    """
     with ExitStack() as at_end:
         # Ray prints its own news to standard output, which belongs to the results of commands.
         with contextlib.redirect_stdout(sys.stderr):
@@ -25,7 +29,7 @@ def local_service(plan: Plan, num_cpus: int | None = None) -> Iterator[Client]:
             at_end.callback(stop_ray)
             _end_in_order_on_sigterm()
             check_room(plan)
-            at_end.enter_context(deployed(application(plan)))
+            at_end.enter_context(deployed(application(plan, engines)))
             client = Client.connect()
         yield client
 

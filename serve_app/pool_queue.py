@@ -154,25 +154,25 @@ class PoolQueue:
     def wait_for_critical_s(self, now_s: float) -> float:
         """How long a critical frame that comes now is predicted to wait."""
         ahead_s = self.credits.running_s(now_s) + self.credits.staged_urgent_s + self.backlog.critical_s
-        return ahead_s / (self.credits.num_ready or 1) if ahead_s > 0 else 0.0
+        return ahead_s / (self.credits.num_devices or 1) if ahead_s > 0 else 0.0
 
     def wait_at_most_s(self, now_s: float) -> float:
         """How long a noncritical frame would wait behind all that is here: more than it is predicted to, but cheap."""
         ahead_s = self.credits.staged_others_s + self.backlog.others_s
         wait_s = self.wait_for_critical_s(now_s)
         if ahead_s > 0:
-            wait_s += ahead_s / (self.credits.num_ready or 1)
+            wait_s += ahead_s / (self.credits.num_devices or 1)
         return wait_s / self._share_of_others
 
     def wait_if_degraded_s(self, now_s: float) -> float:
         """How long a noncritical frame would wait if all that waits took its cheapest route."""
-        saved_s = max(0.0, self.backlog.saving_s) / (self.credits.num_ready or 1) / self._share_of_others
+        saved_s = max(0.0, self.backlog.saving_s) / (self.credits.num_devices or 1) / self._share_of_others
         return max(0.0, self.wait_at_most_s(now_s) - saved_s)
 
     def wait_for_other_s(self, due_s: float, now_s: float) -> float:
         """How long a noncritical frame that comes now and is due then is predicted to wait."""
         ahead_s = self.credits.staged_others_s + self.backlog.ahead_s(due_s, now_s)
-        wait_s = self.wait_for_critical_s(now_s) + max(0.0, ahead_s) / (self.credits.num_ready or 1)
+        wait_s = self.wait_for_critical_s(now_s) + max(0.0, ahead_s) / (self.credits.num_devices or 1)
         return wait_s / self._share_of_others
 
     def feel_pressure(self, now_s: float) -> None:
@@ -182,7 +182,7 @@ class PoolQueue:
         """
         self.critical_came(0.0, now_s)
         ahead_s = self.credits.staged_others_s + self.backlog.normal_s
-        wait_s = self.wait_for_critical_s(now_s) + max(0.0, ahead_s) / (self.credits.num_ready or 1)
+        wait_s = self.wait_for_critical_s(now_s) + max(0.0, ahead_s) / (self.credits.num_devices or 1)
         self.pressure.waits(wait_s / self._share_of_others, now_s)
 
     def took(self, busy_s: float, around_s: float) -> None:
@@ -198,7 +198,7 @@ class PoolQueue:
             self._critical_share *= math.exp((self._critical_seen_s - now_s) / CRITICAL_SHARE_S)
             self._critical_seen_s = now_s
         self._critical_share += work_s / CRITICAL_SHARE_S
-        self._share_of_others = max(MIN_SHARE_OF_OTHERS, 1 - self._critical_share / (self.credits.num_ready or 1))
+        self._share_of_others = max(MIN_SHARE_OF_OTHERS, 1 - self._critical_share / (self.credits.num_devices or 1))
 
     def _first_of_others(self, now_s: float) -> Lane | None:
         deferred = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Collection, Mapping
 from heapq import heappush
 from typing import NamedTuple
@@ -45,10 +46,16 @@ class Replica:
         staged_s: predicted seconds of the staged ones.
         num_others: how many of all are noncritical.
         max_others: how many of them it may hold, at most `ReplicaCredits.per_replica`; 0: it is for critical ones only.
+        share: of its device's time, what batches of ours can count on; less than 1 where other routers use it as well.
+        free_for_urgent_s, free_for_other_s: when the batches of other routers that run, or are urgent, will have ended;
+            and all of them.
         version: grows with every change, so that what a heap still holds of an older state counts no more.
     """
 
-    __slots__ = ("free_s", "held", "max_others", "name", "num_others", "ready", "staged_s", "version")
+    __slots__ = (
+        "free_for_other_s", "free_for_urgent_s", "free_s", "held", "max_others", "name", "num_others", "ready", "share",
+        "staged_s", "version",
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -58,6 +65,8 @@ class Replica:
         self.staged_s = 0.0
         self.num_others = 0
         self.max_others = MAX_CREDITS_PER_REPLICA
+        self.share = 1.0
+        self.free_for_urgent_s = self.free_for_other_s = -math.inf
         self.version = 0
 
 
@@ -79,12 +88,20 @@ class ReplicaCredits:
     Order: an idle replica first, else the one that will be free for such a batch first. Noncritical batches hold at
     most `per_replica` credits on each, and in a pool of two or more one fewer in all, which is kept for critical ones.
     A critical batch needs none of them: it may join whatever a replica holds, one at a time, and overtakes what is
-    staged there, so that it waits for the running batch only. Places, sending and ending take O(log replicas).
+    staged there, so that it waits for the running batch only. Places, sending and ending take O(log replicas); while
+    other routers use the replicas too, an idle one is chosen by the work that they have there, in O(replicas).
+
+    Attributes:
+        per_replica: credits for noncritical batches.
+        num_ready: replicas that take batches.
+        num_devices: the sum of their shares: how many devices the work here can count on.
+        staged_urgent_s, staged_others_s: predicted seconds of what is staged at them.
     """
 
     def __init__(self) -> None:
         self.per_replica = MIN_CREDITS_PER_REPLICA
         self.num_ready = 0
+        self.num_devices = 0.0
         self.staged_urgent_s = 0.0
         self.staged_others_s = 0.0
         self._replicas: dict[str, Replica] = {}
@@ -102,6 +119,7 @@ class ReplicaCredits:
         self._num_others = 0
         self._running_end_sum_s = 0.0
         self._num_running = 0
+        self._is_shared = False
 
     @property
     def num_batches(self) -> int:
@@ -140,6 +158,18 @@ class ReplicaCredits:
                 replica.max_others = max_others
                 self._changed(replica)
         self.num_ready = len(wanted)
+        self.num_devices = sum(replica.share for replica in self._replicas.values() if replica.ready)
+
+    def set_shared(self, name: str, share: float, free_for_urgent_s: float, free_for_other_s: float) -> None:
+        """A replica told how much of it other routers use: see `Replica`. One that is not known is passed over."""
+        replica = self._replicas.get(name)
+        if replica is None:
+            return
+        if replica.ready:
+            self.num_devices += share - replica.share
+        replica.share = share
+        replica.free_for_urgent_s, replica.free_for_other_s = free_for_urgent_s, free_for_other_s
+        self._is_shared |= share < 1
 
     def running_s(self, now_s: float) -> float:
         """Device seconds until all that runs has ended."""
@@ -150,12 +180,15 @@ class ReplicaCredits:
         """Where a critical batch can go that takes `before_s` on its way: at once, or after the running batch."""
         there_s = now_s + before_s
         if self._idle:
-            return new_tuple(Place, (next(iter(self._idle.values())), there_s, there_s))
+            replica = next(iter(self._idle.values()))
+            if self._is_shared:
+                replica = min(self._idle.values(), key=_free_for_urgent_s)
+            return new_tuple(Place, (replica, max(there_s, replica.free_for_urgent_s), there_s))
         heap = self._overtakable
         while heap:
             free_s, _, version, replica = heap[0]
             if replica.version == version:
-                return new_tuple(Place, (replica, max(there_s, free_s), there_s))
+                return new_tuple(Place, (replica, max(there_s, free_s, replica.free_for_urgent_s), there_s))
             heapq.heappop(heap)
         return None
 
@@ -164,7 +197,10 @@ class ReplicaCredits:
         if self._idle_for_others:
             # Whatever the others hold, which may be more than `per_replica` has become.
             there_s = now_s + before_s
-            return new_tuple(Place, (next(iter(self._idle_for_others.values())), there_s, there_s))
+            replica = next(iter(self._idle_for_others.values()))
+            if self._is_shared:
+                replica = min(self._idle_for_others.values(), key=_free_for_other_s)
+            return new_tuple(Place, (replica, max(there_s, replica.free_for_other_s), there_s))
         kept = 1 if self.num_ready > 1 else 0
         per_replica = self.per_replica
         if self._num_others >= (self._total_of.get(per_replica) or self._counted(per_replica)) - kept:
@@ -174,14 +210,19 @@ class ReplicaCredits:
             free_s, _, version, replica = heap[0]
             if replica.version == version and replica.num_others < min(per_replica, replica.max_others):
                 there_s = now_s + before_s
-                return new_tuple(Place, (replica, max(there_s, free_s), there_s))
+                return new_tuple(Place, (replica, max(there_s, free_s, replica.free_for_other_s), there_s))
             heapq.heappop(heap)
         return None
 
     def first_end_s(self, now_s: float) -> float:
         """When the first replica will have run all that it holds, whether it has a credit now or not. Linear."""
         return min(
-            (replica.free_s + replica.staged_s for replica in self._replicas.values() if replica.ready), default=now_s
+            (
+                max(replica.free_s + replica.staged_s, replica.free_for_other_s)
+                for replica in self._replicas.values()
+                if replica.ready
+            ),
+            default=now_s,
         )
 
     def sent(self, batch_id: int, place: Place, run_s: float, *, urgent: bool) -> None:
@@ -190,7 +231,7 @@ class ReplicaCredits:
         held = new_tuple(Held, (batch_id, urgent, run_s, place.there_s))
         if not replica.held:
             replica.held.append(held)
-            self._runs(replica, place.there_s)
+            self._runs(replica, place.start_s)
         else:
             place_in_line = len(replica.held)
             if urgent:
@@ -225,7 +266,8 @@ class ReplicaCredits:
             if replica.held:
                 self._stage(replica, replica.held[0], -1)
                 # Where the way is long, the next one may still be on it.
-                self._runs(replica, max(now_s - after_s, replica.held[0].there_s))
+                start_s = max(now_s - after_s, replica.held[0].there_s, replica.free_for_urgent_s)
+                self._runs(replica, start_s)
         self._changed(replica)
 
     def _runs(self, replica: Replica, start_s: float) -> None:
@@ -286,3 +328,11 @@ class ReplicaCredits:
             if len(heap) > 4 * len(self._replicas) + 16:
                 heap[:] = [entry for entry in heap if entry[3].version == entry[2]]
                 heapq.heapify(heap)
+
+
+def _free_for_urgent_s(replica: Replica) -> float:
+    return replica.free_for_urgent_s
+
+
+def _free_for_other_s(replica: Replica) -> float:
+    return replica.free_for_other_s

@@ -1,4 +1,7 @@
-"""Knows the replicas of each pool by asking them: once a second, those that answer their report are ready."""
+"""Knows the replicas of each pool by asking them: once a second, those that answer their report are ready.
+
+Routers learn of each other in the same way: `peer_routers.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.direct_calls import ReplicaLine
-from serve_app.results import ReplicaReport
 
 logger = logging.getLogger(__name__)
 
@@ -21,18 +23,42 @@ REPORT_INTERVAL_S = 1.0
 REPORT_TIMEOUT_S = 5.0
 
 
-class ReplicaWatch:
+class Report(Protocol):
+    """What is asked for."""
+
+    @property
+    def replica(self) -> str:
+        """The name of the replica that it is of."""
+
+
+ReportT = TypeVar("ReportT", bound=Report)
+
+
+def nothing(_: str) -> tuple[object, ...]:
+    """A question without arguments."""
+    return ()
+
+
+class ReplicaWatch(Generic[ReportT]):
     """Keeps the latest reports of every pool, a line to each replica, and says when they may have changed."""
 
     def __init__(
         self,
         pools: Mapping[str, DeploymentHandle[Any]],
-        on_reports: Callable[[str, tuple[ReplicaReport, ...]], None],
+        on_reports: Callable[[str, tuple[ReportT, ...]], None],
+        question: Callable[[str], tuple[object, ...]] = nothing,
     ) -> None:
-        """Take a handle for each pool, and whom to tell (pool, reports of the replicas that are ready) every round."""
+        """Take a handle for each pool, whom to tell every round, and what to tell the replicas of a pool.
+
+        Args:
+            pools: a handle for each.
+            on_reports: gets the pool and the reports of its replicas that are ready.
+            question: gives the arguments of `report` for the replicas of a pool.
+        """
         self._pools = dict(pools)
         self._on_reports = on_reports
-        self._reports: dict[str, tuple[ReplicaReport, ...]] = dict.fromkeys(self._pools, ())
+        self._question = question
+        self._reports: dict[str, tuple[ReportT, ...]] = dict.fromkeys(self._pools, ())
         self._lines: dict[str, dict[str, ReplicaLine]] = {pool: {} for pool in self._pools}
         self._counted = {pool: asyncio.Event() for pool in self._pools}
         self._tasks: list[asyncio.Task[None]] = []
@@ -48,7 +74,7 @@ class ReplicaWatch:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(each.wait() for each in self._counted.values())), REPORT_TIMEOUT_S)
 
-    def reports(self, pool: str) -> tuple[ReplicaReport, ...]:
+    def reports(self, pool: str) -> tuple[ReportT, ...]:
         """What the replicas of a pool last said of themselves, by name."""
         return self._reports[pool]
 
@@ -64,7 +90,7 @@ class ReplicaWatch:
     async def _watch(self, pool: str) -> None:
         while True:
             try:
-                response = self._pools[pool].broadcast("report")
+                response = self._pools[pool].broadcast("report", *self._question(pool))
                 answers = await response.results_async(timeout_s=REPORT_TIMEOUT_S, return_exceptions=True)
             except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
                 # One silent replica fails the whole round: those that were counted before go on.
@@ -79,7 +105,7 @@ class ReplicaWatch:
             self._on_reports(pool, self._reports[pool])
             await asyncio.sleep(REPORT_INTERVAL_S)
 
-    def _take(self, pool: str, answers: list[tuple[ReplicaReport, object]]) -> None:
+    def _take(self, pool: str, answers: list[tuple[ReportT, object]]) -> None:
         """Keep the reports of a round, and the lines that are open already."""
         lines = self._lines[pool]
         self._lines[pool] = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engines.detections import Detections
 from engines.device_facts import DeviceFacts
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
+from serve_app.credit_grants import CreditGrant, CreditUse
 from serve_app.errors import FramelaneError
 from serve_app.verdicts import Outcome, Verdict
 
@@ -53,6 +54,7 @@ class FrameResult:
         rung: where on the ladder it was served; 0 is its camera's own model at its own size.
         num_tiles: how many tiles it was cut into; 0: it was served whole.
         times: where the time went.
+        router: who took it in and answered it; None: nobody yet.
     """
 
     frame_id: str
@@ -74,6 +76,7 @@ class FrameResult:
     rung: int = 0
     num_tiles: int = 0
     times: StageTimes = StageTimes()
+    router: str | None = None
 
     def unless_failed(self) -> FrameResult:
         """This result, if the frame finished; otherwise raises its error."""
@@ -91,6 +94,8 @@ class BatchRequest:
         urgent: whether it goes before the staged batches that are not.
         sizes_hw: (height, width) in px that the frame of each piece was announced with.
         windows: which part of its frame each piece is; None: the whole.
+        router: who sends it, on whose credit.
+        run_s: how long it is predicted to run.
     """
 
     bucket: str
@@ -98,6 +103,9 @@ class BatchRequest:
     urgent: bool
     sizes_hw: tuple[tuple[int, int], ...]
     windows: tuple[Window | None, ...]
+    # Who asks is no part of what is asked.
+    router: str = field(default="", compare=False)
+    run_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +113,8 @@ class BatchReply:
     """What a replica answers: for each piece boxes in px of that piece with their class names, or its own error.
 
     The seconds are durations on the replica's clock; `staged_s` is the wait behind the batch that ran before.
-    `out_of_memory`: the device had no memory for this batch, and goes on with smaller ones.
+    `out_of_memory`: the device had no memory for this batch, and goes on with smaller ones. `no_credit`: its router had
+    no credit here, so it was not read. `grant`: what the router may have here from now on; None: whatever it likes.
     """
 
     replica: str
@@ -116,6 +125,8 @@ class BatchReply:
     infer_s: float
     postprocess_s: float
     out_of_memory: bool = False
+    no_credit: bool = False
+    grant: CreditGrant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +140,8 @@ class ReplicaReport:
         warm_s: seconds that loading and warming took.
         latencies: seconds that a batch of each warmed shape took right after warming, by bucket.
         device: what its device says of itself.
+        grant: what the router that asks may have here; None: whatever it likes.
+        credits: what became of all its credits.
     """
 
     replica: str
@@ -137,6 +150,54 @@ class ReplicaReport:
     warm_s: float
     device: DeviceFacts
     latencies: tuple[tuple[str, WarmShape, float], ...] = ()
+    grant: CreditGrant | None = None
+    credits: CreditUse = field(default_factory=CreditUse)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReport:
+    """What a router says of itself to the others.
+
+    Attributes:
+        router: its name.
+        node, pid: the machine and the process it runs in.
+        revision: of the plan that it serves; routers of the highest one own the cameras.
+        is_ready: whether it has counted a replica in each pool.
+    """
+
+    router: str
+    node: str
+    pid: int
+    revision: int = 0
+    is_ready: bool = False
+
+    @property
+    def replica(self) -> str:
+        """Its name, as that of every replica that is watched."""
+        return self.router
+
+
+@dataclass(frozen=True, slots=True)
+class RouterStatus:
+    """One router at a glance.
+
+    Attributes:
+        report: what it says of itself.
+        uptime_s: since it started.
+        num_in_flight: frames with it that have no outcome yet.
+        num_waiting: pieces (frames, or tiles of them) that wait at it.
+        num_running: its batches at replicas.
+        backlog_s: predicted device seconds that wait.
+        outcomes: frames so far, by outcome.
+    """
+
+    report: RouterReport
+    uptime_s: float
+    num_in_flight: int
+    num_waiting: int
+    num_running: int
+    backlog_s: float
+    outcomes: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +224,15 @@ class PoolStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """The service at a glance.
+    """The service at a glance: the sums over its routers.
 
     Attributes:
-        uptime_s: since the router started.
+        uptime_s: since the first of its routers started.
         pools: in the plan's order.
         outcomes: frames so far, by outcome.
         num_in_flight: frames that have no outcome yet.
         num_records_lost: frames whose record could not be written to the frame log.
+        routers: what each of them has to do, by name.
     """
 
     uptime_s: float
@@ -178,3 +240,4 @@ class ServiceStatus:
     outcomes: dict[str, int]
     num_in_flight: int
     num_records_lost: int = 0
+    routers: tuple[RouterStatus, ...] = ()

@@ -10,8 +10,8 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,17 @@ from serve_app.errors import (
     FrameRejectedError,
     FrameSupersededError,
     InvalidFrameError,
+    TicketUnknownError,
 )
 from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
 from serve_app.frame_log import FrameLog
 from serve_app.frames import Frame, FrameMeta, check_meta
 from serve_app.latency import LatencyModel, LatencyTable, Origin
+from serve_app.peer_routers import Doors, PeerRouters, alone
 from serve_app.plan import Plan
 from serve_app.plan_machine import joined
+from serve_app.recent_results import RecentResults
+from serve_app.replica_limits import ReplicaLimits
 from serve_app.replica_watch import ReplicaWatch
 from serve_app.results import (
     BatchReply,
@@ -47,8 +51,11 @@ from serve_app.results import (
     FrameResult,
     PoolStatus,
     ReplicaReport,
+    RouterReport,
     ServiceStatus,
 )
+from serve_app.router_credits import RouterCredits
+from serve_app.router_status import merged, seen_by
 from serve_app.scheduler import Scheduler
 from serve_app.ticket_desk import TicketDesk
 from serve_app.tickets import ResultsPage, Ticket, TicketBook
@@ -59,13 +66,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _InFlight:
-    """A frame on its way: what was decided, where its pixels are, which pieces are back, and who waits for it."""
+    """A frame on its way: what was decided, where its pixels are, which pieces are back, and who waits for it.
+
+    `joined` are callers who sent it once more, since the call that brought it broke.
+    """
 
     frame: Frame
     verdict: Verdict
     ref: ray.ObjectRef[Any]
     answer: asyncio.Future[FrameResult]
     pieces: dict[int, AnsweredPiece] = field(default_factory=dict)
+    joined: tuple[asyncio.Future[FrameResult], ...] = ()
 
 
 class Router(DirectlyCalled):
@@ -77,13 +88,23 @@ class Router(DirectlyCalled):
         pools: Mapping[str, DeploymentHandle[Any]],
         frame_log: FrameLog | None,
         latency: LatencyModel | None = None,
+        open_peers: Callable[[Plan], PeerRouters] = alone,
     ) -> None:
-        """Take the plan, a handle for each of its pools, where to record frames, and what is known of latencies."""
+        """Take the plan, a handle for each of its pools, where to record frames, and what is known of latencies.
+
+        Args:
+            plan: what is served.
+            pools: a handle for each pool of the plan.
+            frame_log: where frames are recorded; None: nowhere.
+            latency: what is known of latencies.
+            open_peers: gives the other routers, and this one's name among them.
+        """
         self._plan = plan
         self._models = {bucket.name: bucket.model for bucket in plan.buckets}
         self._frame_log = frame_log
         self._scheduler = Scheduler(plan, latency)
         self._in_flight: dict[str, _InFlight] = {}
+        self._peers = open_peers(plan)
         self._desk = TicketDesk(
             TicketBook(
                 max_tickets=plan.limits.max_tickets,
@@ -91,8 +112,15 @@ class Router(DirectlyCalled):
                 first_cursor=time.time_ns() // 1000,
             ),
             time.monotonic,
+            self._peers.name,
         )
-        self._replicas = ReplicaWatch(pools, self._reported)
+        self._limits = ReplicaLimits(self._scheduler)
+        self._credits = RouterCredits(self._peers.name, self._scheduler, self._limits)
+        self._recent = RecentResults()
+        self._uncounted = set(pools)
+        self._replicas: ReplicaWatch[ReplicaReport] = ReplicaWatch(
+            pools, self._reported, lambda pool: (self._credits.ask(pool),)
+        )
         self._outcomes: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
@@ -112,8 +140,11 @@ class Router(DirectlyCalled):
 
     async def submit_many(self, metas: Sequence[FrameMeta], refs: Sequence[ray.ObjectRef[Any]]) -> list[FrameResult]:
         """Serve several frames of one call; one result each, in their order. See `submit`."""
-        _check_one_ref_a_frame(metas, refs)
-        self._replicas.start()
+        return await self._peers.spread("serve_here", metas, refs, self.serve_here)
+
+    async def serve_here(self, metas: Sequence[FrameMeta], refs: Sequence[ray.ObjectRef[Any]]) -> list[FrameResult]:
+        """The same, whoever owns the cameras."""
+        self._start()
         now_s = time.monotonic()
         answers = [self._arrived(meta, ref, now_s) for meta, ref in zip(metas, refs, strict=True)]
         self._pump()
@@ -137,19 +168,37 @@ class Router(DirectlyCalled):
                 None: nothing is called.
             refs: as for `submit_many`; their owner must live until the frames have ended.
         """
-        _check_one_ref_a_frame(metas, refs)
-        self._replicas.start()
+        return await self._peers.spread("tickets_here", metas, refs, self.tickets_here, callback)
+
+    async def tickets_here(
+        self, metas: Sequence[FrameMeta], callback: Any, refs: Sequence[ray.ObjectRef[Any]]
+    ) -> list[Ticket | FramelaneError]:
+        """The same, whoever owns the cameras."""
+        self._start()
         now_s = time.monotonic()
         tickets = [self._ticket(meta, ref, callback, now_s) for meta, ref in zip(metas, refs, strict=True)]
         self._pump()
         return tickets
 
     async def ticket_result(self, ticket_id: str, wait_s: float) -> FrameResult | None:
-        """How the frame of a ticket ended; None if it has not within `wait_s`."""
+        """How the frame of a ticket ended; None if it has not within `wait_s`. Any router can be asked."""
+        self._start()
+        try:
+            return await self._desk.result(ticket_id, wait_s)
+        except TicketUnknownError:
+            return await self._peers.ticket_result(ticket_id, wait_s)
+
+    async def ticket_result_here(self, ticket_id: str, wait_s: float) -> FrameResult | None:
+        """The same for a ticket that this router gave out."""
         return await self._desk.result(ticket_id, wait_s)
 
     async def ticket_results(self, camera: str, cursor: int, wait_s: float) -> ResultsPage:
-        """The results of a camera's tickets after a cursor, in the order in which they ended."""
+        """The results of a camera's tickets after a cursor, in the order in which they ended, from its owner."""
+        self._start()
+        return await self._peers.ticket_results(camera, cursor, wait_s, self.ticket_results_here)
+
+    async def ticket_results_here(self, camera: str, cursor: int, wait_s: float) -> ResultsPage:
+        """The same for the tickets that this router gave out."""
         return await self._desk.results(camera, cursor, wait_s)
 
     async def __call__(
@@ -179,11 +228,21 @@ class Router(DirectlyCalled):
             raise error from err
         meta = FrameMeta(uuid.uuid4().hex, camera, image_hwc.shape[:2], priority, slo_s)
         ref = await asyncio.to_thread(ray.put, image_hwc)
-        return (await self.submit(meta, [ref])).unless_failed()
+        result = await self.submit(meta, [ref])
+        if result.error is not None:
+            # A fresh error: the result is kept, and the traceback of its own would keep this call's frame.
+            raise type(result.error)(*result.error.args)
+        return result
 
     async def status(self) -> ServiceStatus:
-        """The service at a glance; the first call waits until the replicas have been counted."""
-        self._replicas.start()
+        """The service at a glance, all its routers together."""
+        self._start()
+        await self._peers.counted()
+        return merged([await self.status_here(), *await self._peers.ask_others("status_here")])
+
+    async def status_here(self) -> ServiceStatus:
+        """What this router sees of it; the first call waits until the replicas have been counted."""
+        self._start()
         await self._replicas.counted()
         self._pump()
         loads = self._scheduler.loads()
@@ -194,13 +253,14 @@ class Router(DirectlyCalled):
             )
             for name, load in loads.items()
         )  # fmt: skip
-        return ServiceStatus(
+        status = ServiceStatus(
             time.monotonic() - self._started_s,
             pools,
             dict(self._outcomes),
             num_in_flight=len(self._in_flight),
             num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
         )
+        return seen_by(self._own_report(), status)
 
     async def plan(self) -> Plan:
         """The plan that is served."""
@@ -208,18 +268,35 @@ class Router(DirectlyCalled):
 
     async def latency_table(self) -> LatencyTable:
         """How long batches take here now, as learnt from all that was served; at first what the warm-up measured."""
-        self._replicas.start()
+        self._start()
         await self._replicas.counted()
         devices = [report.device.name for pool in self._plan.pools for report in self._replicas.reports(pool.name)]
         return LatencyTable(joined(devices) or machine_name(), Origin.MEASURED, self._scheduler.latency.entries())
 
-    async def door(self) -> object:
-        """This router's actor, for clients that call it directly; see `direct_calls.py`."""
-        return own_actor()
+    async def doors(self) -> Doors:
+        """The actors of all routers, for clients that call them directly; see `direct_calls.py`."""
+        self._start()
+        await self._peers.counted()
+        return self._peers.doors()
+
+    async def report(self) -> tuple[RouterReport, object]:
+        """What this router says of itself to the others, and its actor; they ask every second."""
+        self._start()
+        return self._own_report(), own_actor()
+
+    def _own_report(self) -> RouterReport:
+        return self._peers.report(revision=0, is_ready=not self._uncounted)
+
+    def _start(self) -> None:
+        """Begin to watch replicas and routers; at every call, since there is no event loop before the first."""
+        self._replicas.start()
+        self._peers.start()
 
     def _arrived(self, meta: FrameMeta, ref: ray.ObjectRef[Any], now_s: float) -> asyncio.Future[FrameResult]:
         """Check and schedule one frame; its result, now or later."""
         answer: asyncio.Future[FrameResult] = asyncio.get_running_loop().create_future()
+        if meta.attempt and self._joins(meta.frame_id, answer, now_s):
+            return answer
         try:
             frame = self._checked(meta, now_s)
         except InvalidFrameError as err:
@@ -239,9 +316,23 @@ class Router(DirectlyCalled):
         self._in_flight[frame.frame_id] = _InFlight(frame, verdict, ref, answer)
         return answer
 
+    def _joins(self, frame_id: str, answer: asyncio.Future[FrameResult], now_s: float) -> bool:
+        """Whether a frame that is sent once more is here or has been answered: then this is its answer too."""
+        entry = self._in_flight.get(frame_id)
+        if entry is not None:
+            entry.joined += (answer,)
+            return True
+        result = self._recent.find(frame_id, now_s)
+        if result is not None:
+            answer.set_result(result)
+        return result is not None
+
     def _ticket(self, meta: FrameMeta, ref: ray.ObjectRef[Any], callback: Any, now_s: float) -> Ticket | FramelaneError:
         """Schedule one frame that nobody waits for."""
         frame_id, camera = str(meta.frame_id), str(meta.camera)
+        known = self._in_flight.get(frame_id) or self._recent.find(frame_id, now_s) if meta.attempt else None
+        if known is not None and known.verdict is not None:
+            return self._desk.ticket(frame_id, camera, known.verdict)
         try:
             self._desk.open(frame_id, camera)
         except FramelaneError as err:
@@ -302,13 +393,14 @@ class Router(DirectlyCalled):
         request = BatchRequest(
             batch.bucket, batch.canvas, batch.urgent,
             tuple(piece.frame.size_hw for piece in batch.pieces), tuple(piece.window for piece in batch.pieces),
+            self._peers.name, batch.run_s,
         )  # fmt: skip
         try:
             line = self._replicas.line(batch.pool, batch.replica)
             if line is None:  # it was counted out between the decision and here
                 raise RayActorError
             reply: BatchReply = await line.call("infer", request, refs=refs)
-            if len(reply.frames) != len(refs):
+            if len(reply.frames) != len(refs) and not reply.no_credit:
                 raise FrameFailedError(f"replica {reply.replica}: answered {len(reply.frames)} frames of {len(refs)}")
         except RayActorError as err:
             logger.warning("pool %s: replica %s died with batch %d: %r", batch.pool, batch.replica, batch.batch_id, err)
@@ -326,7 +418,11 @@ class Router(DirectlyCalled):
                 error = FrameFailedError(f"frame: the call to its replica failed ({type(err).__name__}: {err})")
                 self._end_unserved(frame, Outcome.FAILED, error, now_s)
         else:
-            if reply.out_of_memory:
+            self._credits.granted(batch.pool, batch.replica, reply.grant, time.monotonic())
+            if reply.no_credit:
+                self._credits.refused(batch.pool, batch.replica)
+                self._scheduler.batch_refused(batch.batch_id, time.monotonic())
+            elif reply.out_of_memory:
                 self._out_of_memory(batch, reply)
             else:
                 self._answer(batch, reply, sent_s)
@@ -386,9 +482,11 @@ class Router(DirectlyCalled):
     def _end(self, entry: _InFlight, result: FrameResult) -> None:
         """Record how a frame ended, and answer its caller if it still waits."""
         frame = entry.frame
-        self._record(result, frame.arrived_s, frame.deadline_s - frame.arrived_s)
-        if not entry.answer.done():
-            entry.answer.set_result(result)
+        result = self._record(result, frame.arrived_s, frame.deadline_s - frame.arrived_s)
+        self._recent.add(result, time.monotonic())
+        for answer in (entry.answer, *entry.joined):
+            if not answer.done():
+                answer.set_result(result)
 
     def _reported(self, pool: str, reports: tuple[ReplicaReport, ...]) -> None:
         """The replicas of a pool were counted; that also wakes frames whose replica had died."""
@@ -398,26 +496,27 @@ class Router(DirectlyCalled):
                 model = self._models.get(bucket)  # None: a replica of another plan, which is about to go
                 if model is not None and not latency.is_measured(model, shape.canvas, shape.batch):
                     latency.observe(model, shape.canvas, shape.batch, run_s)
-        self._scheduler.replicas_ready(pool, [report.replica for report in reports])
+        if reports:
+            self._uncounted.discard(pool)
+        self._limits.ready(pool, [report.replica for report in reports])
+        self._credits.reported(pool, reports, time.monotonic())
         self._pump()
 
     def _cancelled(self, frame_id: str) -> None:
         """A caller gave up: a waiting frame leaves its lane; one that runs is answered to nobody, but recorded."""
         entry = self._in_flight.get(frame_id)
+        if entry is not None and not all(answer.done() for answer in (entry.answer, *entry.joined)):
+            return  # somebody still waits for it
         if entry is not None and self._scheduler.cancelled(frame_id):
             error = FrameCancelledError("frame cancelled by its caller while it waited")
             self._end_unserved(entry.frame, Outcome.CANCELLED, error, time.monotonic())
 
     def _record(self, result: FrameResult, at_s: float, slo_s: float | None) -> FrameResult:
+        result = replace(result, router=self._peers.name)
         self._outcomes[result.outcome.value] += 1
         if self._frame_log is not None:
             self._frame_log.write(result, at_s, slo_s)
         return result
-
-
-def _check_one_ref_a_frame(metas: Sequence[FrameMeta], refs: Sequence[ray.ObjectRef[Any]]) -> None:
-    if len(metas) != len(refs):
-        raise InvalidFrameError(f"frames: got {len(metas)} metadata and {len(refs)} refs, allowed is one ref a frame")
 
 
 def _rejection(verdict: Verdict) -> FrameRejectedError:

@@ -23,7 +23,7 @@ from serve_app.latency import LatencyModel
 from serve_app.plan import Keep, Plan
 from serve_app.pool_queue import PRESSURE_INTERVAL_S, PoolQueue
 from serve_app.pressure import MemoryLevel, Pressure
-from serve_app.replica_credits import Place, SchedulerStateError, new_tuple
+from serve_app.replica_credits import MIN_CREDITS_PER_REPLICA, Place, SchedulerStateError, new_tuple
 from serve_app.routes import Route, RouteTable
 from serve_app.verdicts import Verdict, VerdictKind
 
@@ -75,6 +75,7 @@ class PoolLoad:
         backlog_s: predicted device seconds that wait.
         rung: the first rung that noncritical frames may take.
         around_s: what a batch takes beside its device, of late.
+        per_replica: how many noncritical batches it would have at each replica.
     """
 
     num_replicas: int
@@ -83,6 +84,7 @@ class PoolLoad:
     backlog_s: float
     rung: int
     around_s: float
+    per_replica: int = MIN_CREDITS_PER_REPLICA
 
 
 class Scheduler:
@@ -146,7 +148,7 @@ class Scheduler:
         return {
             name: PoolLoad(
                 pool.credits.num_ready, pool.num_pieces, pool.credits.num_batches, pool.backlog.total_s,
-                pool.pressure.rung, pool.around_s,
+                pool.pressure.rung, pool.around_s, pool.credits.per_replica,
             )
             for name, pool in self._pools.items()
         }  # fmt: skip
@@ -211,6 +213,20 @@ class Scheduler:
         """Say which replicas of a pool take batches now; a mapping: how many noncritical ones each may hold."""
         self._pool(pool).credits.set_ready(replicas)
         self._pool(pool).release()
+
+    def replica_shared(
+        self, pool: str, replica: str, share: float, free_for_urgent_s: float, free_for_other_s: float
+    ) -> None:
+        """Say how much of a replica's time is left by other routers, and when what they have there will have ended.
+
+        Args:
+            pool: whose.
+            replica: which.
+            share: of its time, in 0..1.
+            free_for_urgent_s: when a critical batch could begin there.
+            free_for_other_s: when another one could.
+        """
+        self._pool(pool).credits.set_shared(replica, share, free_for_urgent_s, free_for_other_s)
 
     def memory_is(self, pool: str, level: MemoryLevel) -> None:
         """Say how full the memory of a pool's devices is."""
@@ -295,6 +311,17 @@ class Scheduler:
             else:
                 self._enqueue(waiting, pieces, now_s, is_new=False)
         return tuple(given_up)
+
+    def batch_refused(self, batch_id: int, now_s: float) -> None:
+        """A replica had no credit for a batch and did not read it: its pieces wait again, and no attempt counts."""
+        batch, entries = self._take_back(batch_id, now_s)
+        pool = self._pools[batch.pool]
+        for waiting, piece in zip(entries, batch.pieces, strict=True):
+            waiting.num_running -= 1
+            if self._entries.get(waiting.frame.frame_id) is waiting:
+                # What was refused has not been served: it starves since it came.
+                pool.others_served_s = min(pool.others_served_s, waiting.frame.arrived_s)
+                self._enqueue(waiting, (piece.number,), now_s, is_new=False)
 
     def batch_out_of_memory(self, batch_id: int, now_s: float) -> tuple[Frame, ...]:
         """The device had no memory for a batch: its pieces wait again, for batches of half its size at most.

@@ -22,9 +22,10 @@ MAX_WAIT_S = 20.0
 class TicketDesk:
     """Gives out tickets, keeps results, wakes those who wait for them, and calls back."""
 
-    def __init__(self, book: TicketBook, clock_s: Callable[[], float]) -> None:
-        """Take the book, and the clock that its seconds come from."""
+    def __init__(self, book: TicketBook, clock_s: Callable[[], float], router: str = "") -> None:
+        """Take the book, the clock that its seconds come from, and whose desk it is."""
         self._book = book
+        self._router = router
         self._clock_s = clock_s
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._calls: set[asyncio.Task[None]] = set()
@@ -40,7 +41,11 @@ class TicketDesk:
     def given(self, frame_id: str, camera: str, verdict: Verdict, answer: asyncio.Future[FrameResult]) -> Ticket:
         """The ticket of an admitted frame, whose result `answer` will hold."""
         answer.add_done_callback(self._ended)
-        return Ticket(frame_id, camera, verdict, self._book.ttl_s)
+        return self.ticket(frame_id, camera, verdict)
+
+    def ticket(self, frame_id: str, camera: str, verdict: Verdict) -> Ticket:
+        """The ticket of a frame that has been given one: now, or before to a caller who asks once more."""
+        return Ticket(frame_id, camera, verdict, self._book.ttl_s, self._router)
 
     def call_back(self, callback: Any, answer: asyncio.Future[FrameResult]) -> None:
         """Call `callback.remote(result)` once, when the frame has ended; a handle, or an actor's method."""

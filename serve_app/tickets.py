@@ -37,12 +37,14 @@ class Ticket:
         camera: who took the frame.
         verdict: what admission decided about it.
         expires_in_s: for how many seconds its result will be kept, from the frame's end on.
+        router: who gave it out, and keeps its result.
     """
 
     ticket_id: str
     camera: str
     verdict: Verdict
     expires_in_s: float
+    router: str = ""
 
 
 class TicketState(Enum):

@@ -15,6 +15,7 @@ from serve_samples import HD, PORTRAIT, UHD, VGA, sample_latency
 from engines.detections import Detections
 from engines.device_facts import DeviceFacts
 from engines.spec import WarmShape
+from serve_app.credit_grants import CreditAsk
 from serve_app.errors import FrameFailedError
 from serve_app.frames import FrameMeta
 from serve_app.latency import LatencyModel
@@ -132,6 +133,7 @@ class FakePool:
         self.calls: asyncio.Queue[Call] = asyncio.Queue()
         self.num_calls = 0
         self.refusal: Exception | None = None
+        self.questions: tuple[CreditAsk, ...] = ()
         self._answers: asyncio.Queue[list[object] | Exception] = asyncio.Queue()
 
     def called(self, replica: str, request: BatchRequest, refs: list[Ref]) -> asyncio.Future[BatchReply]:
@@ -143,9 +145,10 @@ class FakePool:
         self.calls.put_nowait(call)
         return call.response
 
-    def broadcast(self, method: str) -> FakePool:
+    def broadcast(self, method: str, *question: CreditAsk) -> FakePool:
         """Only reports are ever asked of all replicas."""
         assert method == "report"
+        self.questions += question
         return self
 
     async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[object]:
@@ -277,11 +280,11 @@ def score_of(result: FrameResult) -> float | None:
     return round(float(result.detections.scores[0]), 3) if len(result.detections) else None
 
 
-def reply(*frames, replica: str = "near-1", out_of_memory: bool = False, **seconds: float) -> BatchReply:
+def reply(*frames, replica: str = "near-1", out_of_memory: bool = False, **changes) -> BatchReply:
     """What a replica answers; durations that are not given are 0."""
     names = ("fetch_s", "preprocess_s", "staged_s", "infer_s", "postprocess_s")
-    durations_s = {name: seconds.get(name, 0.0) for name in names}
-    return BatchReply(replica, frames, **durations_s, out_of_memory=out_of_memory)
+    fields = dict.fromkeys(names, 0.0) | changes
+    return BatchReply(replica, frames, **fields, out_of_memory=out_of_memory)
 
 
 DEVICE_FACTS = DeviceFacts("a device", None, None, None, 100, 10, 90, None, None, None, None)

@@ -20,6 +20,7 @@ from engines.fake import FakeEngine
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
 from serve_app import direct_calls, engine_replica
+from serve_app.credit_grants import CreditUse
 from serve_app.engine_replica import EngineReplica
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
 from serve_app.plan import Bucket, Limits, Pool, Runtime
@@ -567,6 +568,7 @@ def test_a_replica_reports_itself(bench):
         warm_s=report.warm_s,
         device=FACTS,
         latencies=report.latencies,
+        credits=CreditUse(1, 2, 1, 0),
     )
     assert report.warm_s >= 0
     assert [entry[:2] for entry in report.latencies] == [

@@ -38,6 +38,7 @@ FINISHED = FrameResult(
     rung=2,
     num_tiles=6,
     times=StageTimes(0.0010004, 0.002, 0.003, 0.004, 0.005, 0.0150004),
+    router="router-1",
 )
 FINISHED_RECORD = {
     "at_s": 12.5,
@@ -66,8 +67,10 @@ FINISHED_RECORD = {
     "total_ms": 15.0,
     "outcome": "finished",
     "error": None,
+    "router": "router-1",
 }
 UNSEEN_RECORD = {
+    "router": None,
     "canvas_hw": None,
     "bucket": None,
     "pool": None,

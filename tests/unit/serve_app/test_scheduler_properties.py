@@ -116,6 +116,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.num_admitted = 0
         self.ends: Counter[str] = Counter()
         self.is_steady = True
+        self.is_shared = False
 
     # What happens
 
@@ -292,6 +293,34 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.short_of_memory[batch.bucket, batch.canvas] = max(1, len(batch.pieces) // 2), self.now_s
         self.decide()
 
+    @precondition(lambda self: [batch for batch in self.living_batches() if not batch.urgent])
+    @rule(data=st.data(), decides=st.booleans())
+    def a_replica_has_no_credit_for_a_batch(self, data, decides):
+        """Other routers have them all: its frames wait again, as if nothing had been sent."""
+        by_id = {batch.batch_id: batch for batch in self.living_batches() if not batch.urgent}
+        batch = by_id[data.draw(st.sampled_from(sorted(by_id)))]
+        del self.batches[batch.batch_id]
+        self.scheduler.batch_refused(batch.batch_id, self.now_s)
+        for frame_id in sorted({piece.frame.frame_id for piece in batch.pieces}):
+            entry = self.entry_in(batch, frame_id)
+            if entry is not None:
+                for number in entry.running.pop(batch.batch_id):
+                    entry.num_sent[number] -= 1
+                if not (entry.running or entry.done or entry.lost_on):
+                    entry.num_pieces = None  # it may still take another route
+        if decides:
+            self.decide()
+
+    @rule(
+        pool=st.sampled_from(POOLS), data=st.data(), share=st.sampled_from([1.0, 0.5, 0.1]),
+        ahead_s=st.sampled_from([(-1.0, -1.0), (0.01, 0.05), (0.05, 0.5)]),
+    )  # fmt: skip
+    def a_replica_works_for_other_routers(self, pool, data, share, ahead_s):
+        """And says how much; names that nobody knows are passed over."""
+        name = data.draw(st.sampled_from(self.names[pool]))
+        self.scheduler.replica_shared(pool, name, share, self.now_s + ahead_s[0], self.now_s + ahead_s[1])
+        self.is_shared = True
+
     def living_batches(self):
         """Those of replicas that work."""
         return [batch for batch in self.batches.values() if batch.replica not in self.dead]
@@ -389,7 +418,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         queue = self.scheduler._pools[pool]
         is_kept = queue.long_batches and len(queue.long_batches) >= len(self.ready[pool]) - 1
         holding = {batch.replica for batch in self.batches.values() if batch.pool == pool}
-        if not self.ready[pool] - holding:
+        if self.is_shared or not self.ready[pool] - holding:
             return
         paused = self.memory[pool] >= MemoryLevel.CRITICAL
         for entry in self.scheduler._entries.values():
@@ -442,6 +471,8 @@ class SchedulerHistory(RuleBasedStateMachine):
         for pool in POOLS:
             self.set_ready(pool, set(self.names[pool]))
             self.memory_changes(pool, MemoryLevel.NORMAL)
+            for name in self.names[pool]:
+                self.scheduler.replica_shared(pool, name, 1.0, self.now_s, self.now_s)
         while self.here or self.batches:
             num_before = len(self.here), len(self.batches), sum(len(entry.done) for entry in self.here.values())
             self.decide()

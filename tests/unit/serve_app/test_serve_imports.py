@@ -16,9 +16,11 @@ import serve_app
 ENGINES, SERVE_APP = Path(engines.__file__).parent, Path(serve_app.__file__).parent
 
 PURE = [
-    "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_summary", "device_turns", "errors",
+    "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_owner", "camera_summary",
+    "credit_grants", "device_turns", "errors",
     "frame_ends", "frame_log", "frames", "lane_key", "lanes", "latency", "latency_file", "memory_level",
-    "native_plan", "plan", "pool_queue", "pressure", "replica_credits", "results", "routes", "scheduler",
+    "native_plan", "plan", "pool_queue", "pressure", "recent_results", "replica_credits", "replica_limits", "results",
+    "retries", "router_credits", "router_status", "routes", "scheduler",
     "spool_rules", "tickets", "verdicts", "planning.bucket_search", "planning.canvas_search", "planning.drift",
     "planning.engine_memory", "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal",
     "planning.traffic", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
