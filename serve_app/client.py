@@ -24,6 +24,7 @@ from engines.letterbox import Image
 from serve_app.app_name import APP_NAME
 from serve_app.direct_calls import ReplicaLine
 from serve_app.errors import FramelaneError, InvalidFrameError, ServiceUnavailableError
+from serve_app.frame_store import put_frame
 from serve_app.frames import FrameMeta, check_meta
 from serve_app.latency import LatencyTable
 from serve_app.plan import Plan
@@ -149,7 +150,7 @@ class Client:
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
         try:
-            ref = ray.put(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(ray.put, image)
+            ref = put_frame(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(put_frame, image)
             result: FrameResult = await self._router.call("submit", meta, refs=[ref])
         except (RayError, RayServeException) as err:
             raise _gone(err) from err
@@ -182,7 +183,7 @@ class Client:
             ServiceUnavailableError: the service went away.
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
-        ticket: Ticket | FramelaneError = self._control("submit_tickets", [meta], callback, refs=[ray.put(image)])[0]
+        ticket: Ticket | FramelaneError = self._control("submit_tickets", [meta], callback, refs=[put_frame(image)])[0]
         if isinstance(ticket, FramelaneError):
             raise ticket
         return ticket
@@ -259,7 +260,7 @@ class Client:
             return []
         longest_s = max(self._plan.slo_s.values()) if slo_s is None else slo_s
         try:
-            refs = [ray.put(image) for image in images]
+            refs = [put_frame(image) for image in images]
             timeout_s = longest_s + ANSWER_GRACE_S
             results: list[FrameResult] = self._router.call_and_wait(
                 "submit_many", metas, refs=refs, timeout_s=timeout_s

@@ -9,6 +9,7 @@ from engines.device_facts import DeviceFacts
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
 from serve_app.errors import FramelaneError
+from serve_app.memory_level import MemoryLevel
 from serve_app.verdicts import Outcome, Verdict
 
 
@@ -105,7 +106,8 @@ class BatchReply:
     """What a replica answers: for each piece boxes in px of that piece with their class names, or its own error.
 
     The seconds are durations on the replica's clock; `staged_s` is the wait behind the batch that ran before.
-    `out_of_memory`: the device had no memory for this batch, and goes on with smaller ones.
+    `out_of_memory`: the device had no memory for this batch, and goes on with smaller ones. `is_broken`: not even for
+    the smallest batch of its bucket; the replica says in its reports when it has again.
     """
 
     replica: str
@@ -116,6 +118,7 @@ class BatchReply:
     infer_s: float
     postprocess_s: float
     out_of_memory: bool = False
+    is_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ class ReplicaReport:
         warm_s: seconds that loading and warming took.
         latencies: seconds that a batch of each warmed shape took right after warming, by bucket.
         device: what its device says of itself.
+        broken: buckets that it cannot serve for want of memory, each with the reason.
     """
 
     replica: str
@@ -137,6 +141,7 @@ class ReplicaReport:
     warm_s: float
     device: DeviceFacts
     latencies: tuple[tuple[str, WarmShape, float], ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,7 @@ class PoolStatus:
         backlog_s: predicted device seconds that wait.
         rung: the first rung of the ladder that noncritical frames may take now.
         around_s: what a batch takes beside its device, of late.
+        memory: how full its devices are.
     """
 
     name: str
@@ -159,6 +165,7 @@ class PoolStatus:
     backlog_s: float = 0.0
     rung: int = 0
     around_s: float = 0.0
+    memory: MemoryLevel = MemoryLevel.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

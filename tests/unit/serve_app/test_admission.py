@@ -28,9 +28,9 @@ from serve_app.admission import (
     TOO_SHORT,
 )
 from serve_app.frames import Frame, Priority
+from serve_app.memory_level import MemoryLevel, MemoryMarks
 from serve_app.plan import Scheduling
 from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
-from serve_app.pressure import MemoryLevel
 from serve_app.routes import CALL_COST_S
 from serve_app.scheduler import Arrival, Scheduler
 from serve_app.verdicts import Verdict, VerdictKind
@@ -241,8 +241,8 @@ def test_memory_degrades_and_then_sheds_normal_frames(level, expected):
 
 
 def test_shedding_says_which_pool_and_when_to_come_back():
-    """After the frame's own time."""
-    scheduler = ladder_scheduler(near=1)
+    """No sooner than the level can fall."""
+    scheduler = ladder_scheduler(near=1, memory=MemoryMarks(calm_s=2.5))
     scheduler.memory_is("near", MemoryLevel.SHED)
 
     assert verdict_of(scheduler, sample_frame("n", arrived_s=7.0, deadline_s=9.5)) == Verdict(

@@ -15,8 +15,8 @@ from engines.spec import CanvasShape
 from serve_app.batching import Batch
 from serve_app.frames import Frame, Priority
 from serve_app.lane_key import LaneClass
+from serve_app.memory_level import MemoryLevel
 from serve_app.plan import Bucket, CameraRule, Keep, Oversize, Rung, Scheduling
-from serve_app.pressure import MemoryLevel
 from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA
 from serve_app.routes import MEMORY_PAUSE_S
 from serve_app.scheduler import MAX_ATTEMPTS, SHARE_OF_NONCRITICAL, Decisions, Scheduler, SchedulerStateError
