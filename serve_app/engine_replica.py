@@ -124,7 +124,7 @@ class EngineReplica(DirectlyCalled):
                 reason = next(str(frame) for frame in reply.frames if isinstance(frame, FrameFailedError))
                 return replace(reply, is_broken=self._repair.out_of_memory(request.bucket, shape, reason))
         is_broken = self._repair.out_of_memory(request.bucket, shape, refusal)
-        error = FrameFailedError(f"engine of bucket {request.bucket}: {refusal}")
+        error = FrameFailedError(f"replica {self._replica}: {refusal}")
         return BatchReply(
             self._replica, (error,) * len(refs), time.monotonic() - began_s, 0, 0, 0, 0,
             out_of_memory=True, is_broken=is_broken,

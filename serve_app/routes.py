@@ -119,11 +119,14 @@ class RouteTable:
         self._open_to_critical.discard((bucket, canvas))
         self._routes.clear()
 
-    def worked(self, bucket: str, canvas: CanvasShape, batch: int) -> None:
-        """A device had memory for a batch of this size: no smaller limit holds there any more."""
-        limit = self.limits.get((bucket, canvas))
-        if limit is not None and limit[0] < batch:
-            self.limits[bucket, canvas] = batch, limit[1]
+    def worked(self, bucket: str, canvas: CanvasShape) -> None:
+        """A device had memory for a batch on a canvas: what a critical frame has tried is open to the others, alone.
+
+        Not before critical frames may try: where one device of several is short, another's batch says nothing of it.
+        """
+        place = bucket, canvas
+        if place in self._open_to_critical and self.limits[place][0] == 0:
+            self.limits[place] = 1, self.limits[place][1]
             self._routes.clear()
 
     def max_batch(self, route: Route) -> int | None:

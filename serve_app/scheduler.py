@@ -259,7 +259,7 @@ class Scheduler:
         if busy_s is not None:
             self._latency.observe(batch.model, batch.canvas, len(batch.pieces), busy_s)
             if self._routes.limits:
-                self._routes.worked(batch.bucket, batch.canvas, len(batch.pieces))
+                self._routes.worked(batch.bucket, batch.canvas)
             if around_s is not None:
                 self._pools[batch.pool].took(busy_s, around_s)
         lost = set(failed) if failed else NO_IDS

@@ -250,6 +250,39 @@ def test_shedding_says_which_pool_and_when_to_come_back():
     )
 
 
+@pytest.mark.parametrize(
+    ("level", "reason"),
+    [
+        (MemoryLevel.NORMAL, ADMITTED.reason),
+        (MemoryLevel.HIGH, "rung 1: full on 480x640 instead of full on 736x1280; memory of pool near: level high"),
+        (
+            MemoryLevel.CRITICAL,
+            "rung 2: light on 480x640 instead of full on 736x1280; memory of pool near: level critical",
+        ),
+    ],
+)
+def test_a_verdict_that_memory_made_says_so(level, reason):
+    """It names the pool; a rung that slack or the queue chose says nothing of memory."""
+    scheduler = ladder_scheduler(near=1)
+    scheduler.memory_is("near", level)
+
+    assert verdict_of(scheduler, sample_frame("n", size_hw=HD, deadline_s=3.0)).reason == reason
+    short = verdict_of(scheduler, sample_frame("c", size_hw=HD, deadline_s=0.03, priority=CRITICAL))
+    assert short.kind is DEGRADE
+    assert "memory" not in short.reason
+
+
+def test_a_large_frame_that_memory_keeps_waiting_is_told():
+    """Without a ladder there is no rung to give it; it waits, and says for what."""
+    scheduler = scheduler_of(far=1)
+    scheduler.memory_is("far", MemoryLevel.CRITICAL)
+
+    verdict = verdict_of(scheduler, sample_frame("n", size_hw=UHD))
+    assert (verdict.kind, verdict.reason) == (
+        DEFER, "a large frame: it waits until the memory of pool far is free again, or expires"
+    )  # fmt: skip
+
+
 def test_memory_that_is_short_degrades_no_firm_camera():
     """Its only route stays; only shedding stops it."""
     scheduler = ladder_scheduler(near=1)

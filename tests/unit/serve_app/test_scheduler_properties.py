@@ -271,12 +271,14 @@ class SchedulerHistory(RuleBasedStateMachine):
     @precondition(lambda self: self.living_batches())
     @rule(data=st.data())
     def a_device_has_no_memory_for_a_batch(self, data):
-        """Its frames go on in smaller batches or on a lower rung; only one that was alone, or is late, is given up."""
+        """Its frames go on, smaller or lower or elsewhere; only one that was alone here, or is late, is given up."""
         by_id = {batch.batch_id: batch for batch in self.living_batches()}
         batch = by_id[data.draw(st.sampled_from(sorted(by_id)))]
         del self.batches[batch.batch_id]
         self.is_steady = False
-        given_up = {f.frame_id: f for f in self.scheduler.batch_out_of_memory(batch.batch_id, self.now_s)}
+        elsewhere = data.draw(st.booleans())
+        told = self.scheduler.batch_out_of_memory(batch.batch_id, self.now_s, elsewhere=elsewhere)
+        given_up = {frame.frame_id: frame for frame in told}
         for frame_id in sorted({piece.frame.frame_id for piece in batch.pieces}):
             entry = self.entry_in(batch, frame_id)
             if entry is None:
@@ -286,10 +288,12 @@ class SchedulerHistory(RuleBasedStateMachine):
                 entry.num_sent[number] -= 1  # no replica died with it
             if frame_id in given_up:
                 assert given_up.pop(frame_id) is entry.frame
-                assert len(batch.pieces) == 1 or entry.frame.deadline_s - self.now_s < 1.0
+                is_alone = len(batch.pieces) == 1 and not elsewhere
+                assert is_alone or entry.frame.deadline_s - self.now_s < 1.0
                 self.end(frame_id, "given up")
         assert given_up == {}
-        self.short_of_memory[batch.bucket, batch.canvas] = max(1, len(batch.pieces) // 2), self.now_s
+        if not elsewhere:
+            self.short_of_memory[batch.bucket, batch.canvas] = max(1, len(batch.pieces) // 2), self.now_s
         self.decide()
 
     def living_batches(self):
