@@ -15,7 +15,7 @@ from engines.onnx_run import OnnxEngine
 from engines.spec import CanvasShape, WarmShape
 from serve_app.config import model_path
 
-SMALL, LARGE = WarmShape(CanvasShape(256, 320), 1), WarmShape(CanvasShape(1088, 1920), 4)
+SMALL, LARGE = WarmShape(CanvasShape(256, 320), 1), WarmShape(CanvasShape(1088, 1920), 2)
 
 def leave(room_mib):
     with open("/proc/self/statm") as statm:
@@ -44,7 +44,7 @@ def run(code):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("room_mib", [20, 60, 200])
+@pytest.mark.parametrize("room_mib", [20, 60])
 def test_a_batch_that_finds_no_memory_harms_nothing_else(room_mib):
     """Wherever in the network it runs out: the small shape is served on, and all of them when memory is back."""
     run(f"""
