@@ -21,7 +21,7 @@ def test_a_straight_line_is_found_exactly():
 
 
 def test_the_error_is_that_of_the_textbook():
-    """y = 0, 1, 0, 1 at x = 0, 1, 2, 3: slope 0.2, residual variance 0.4, spread 5."""
+    """Values 0, 1, 0, 1 at x = 0, 1, 2, 3: slope 0.2, residual variance 0.4, spread 5."""
     slope = slope_of([(0, 0), (1, 1), (2, 0), (3, 1)], warm_up_fraction=0.0)
 
     assert slope.per_s == pytest.approx(0.2)
@@ -31,7 +31,7 @@ def test_the_error_is_that_of_the_textbook():
 @pytest.mark.parametrize(("growth", "flat"), [(0.0, True), (-1.0, True), (0.05, False)])
 def test_growth_shows_through_noise(growth, flat):
     """A hundred samples that scatter by one: twenty times less growth a sample is seen."""
-    lots = random.Random(7)  # noqa: S311 (no secrets)
+    lots = random.Random(7)
     samples = [(float(second), growth * second + lots.gauss(0, 1)) for second in range(100)]
 
     assert slope_of(samples).is_flat(0.0) is flat
