@@ -191,7 +191,7 @@ def _simulated(
     ]
     arrivals.sort(key=lambda arrival: arrival[0].at_s)
     simulation = Simulation(plan, Scheduler(plan, LatencyModel(table)), LatencyModel(table), lots.gauss, times=times)
-    run = simulation.run(_trace([arrived for arrived, _, _ in arrivals], seconds))
+    run = simulation.run(trace_of([arrived for arrived, _, _ in arrivals], seconds))
     records = []
     for row, (_, send, hop_s) in enumerate(arrivals):
         batch = int(run.batch[row])
@@ -211,7 +211,8 @@ def _simulated(
     return records
 
 
-def _trace(sends: Sequence[Send], seconds: float) -> Trace:
+def trace_of(sends: Sequence[Send], seconds: float) -> Trace:
+    """These sends, as the simulator plays them."""
     cameras = sorted({send.camera for send in sends})
     sizes_hw = sorted({tuple(send.size_hw) for send in sends})
     return Trace(

@@ -77,4 +77,4 @@ class Engine(Protocol):
         """What the engine holds now."""
 
     def close(self) -> None:
-        """Free everything; calling it again does nothing."""
+        """Free everything; calling it again does nothing. `warm` may follow, and makes the engine anew."""

@@ -1,4 +1,4 @@
-"""The CPU as a device: this process's memory against its limit, what the kernel holds back (Linux)."""
+"""The CPU as a device: memory against the limit that will be met first, what the kernel holds back (Linux)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engines.device_facts import DeviceFacts, ThrottleReason
 from engines.machine import machine_name
-from engines.process_memory import process_memory
+from engines.memory_bounds import tightest_bound
 
 # Counters that grow while a core is too warm: Documentation/admin-guide/thermal of the kernel, x86 only.
 _CORES = Path("/sys/devices/system/cpu")
@@ -21,7 +21,8 @@ _CPU_ZONES = frozenset({"x86_pkg_temp", "k10temp", "cpu-thermal", "cpu_thermal"}
 class CpuDevice:
     """Counterpart of a GPU for engines on the CPU.
 
-    Memory is that of this process alone, against the smaller of the machine's memory and the cgroup's limit. What the
+    Memory is what counts towards the limit of which the largest share is used (the machine's, a control group's, this
+    process's address space), whoever uses it: the kernel kills by that, and not by what this process holds. What the
     kernel counts up, it counts for ever: a reason to be slow is one whose counter has grown since the last look, so the
     first look gives none. Files that this machine has not make a field None.
     """
@@ -32,7 +33,7 @@ class CpuDevice:
 
     def facts(self) -> DeviceFacts:
         """Look now."""
-        memory = process_memory()
+        memory = tightest_bound()
         return DeviceFacts(
             name=machine_name(),
             index=None,

@@ -106,6 +106,11 @@ class OnnxEngine:
         try:
             return onnxruntime.InferenceSession(self._graph_bytes, options, providers=["CPUExecutionProvider"])
         except Exception as err:  # onnxruntime's exception classes share no public base
+            if _is_out_of_memory(err):
+                raise EngineMemoryError(
+                    f"engine: got no memory to load model {self._model_path} ({_first_line(err)}); use fewer replicas "
+                    "or threads, or a machine with more memory"
+                ) from err
             raise ModelFileError(
                 f"model {self._model_path}: got a model that ONNX Runtime {onnxruntime.__version__} cannot load "
                 f"({str(err).splitlines()[0][:200]}); export it again with framelane export"
@@ -117,11 +122,22 @@ class OnnxEngine:
         try:
             output = self._session.run(None, {INPUT_NAME: batch_nhwc})[0]
         except Exception as err:  # as above
-            if "allocate memory" in str(err) or "bad_alloc" in str(err):
-                reason = str(err).splitlines()[0][:150]
+            if _is_out_of_memory(err):
+                reason = _first_line(err)
                 raise EngineMemoryError(
                     f"engine: got no memory for a batch of shape {batch_nhwc.shape} ({reason}); "
                     "use a smaller canvas or batch, or a machine with more memory"
                 ) from err
             raise
         return np.asarray(output, np.float32)
+
+
+def _is_out_of_memory(err: Exception) -> bool:
+    """ONNX Runtime has no class for it: its arena, C++ and a thread's stack each say it in their own words."""
+    words = ("allocate memory", "bad_alloc", "bad allocation")
+    return isinstance(err, MemoryError) or any(word in str(err) for word in words)
+
+
+def _first_line(err: Exception) -> str:
+    """What an error says, cut to a size for a message."""
+    return (str(err).splitlines() or [type(err).__name__])[0][-150:]

@@ -44,6 +44,7 @@ class Admission:
         self._pools = pools
         self._max_defer_s = plan.scheduling.max_defer_s
         self._max_chunk_s = plan.max_chunk_s
+        self._calm_s = plan.memory.calm_s
 
     def judge(self, frame: Frame, routes: tuple[Route, ...]) -> tuple[Verdict, int]:
         """The verdict, and which of the routes it means."""
@@ -52,7 +53,7 @@ class Admission:
         is_critical = frame.priority is CRITICAL
         last = len(routes) - 1
         wait_s = late_s = 0.0
-        shed = None
+        shed = full = None
         for index, route in enumerate(routes):
             pressure = self._pools[route.pool].pressure
             if not is_critical and pressure.sheds:
@@ -60,18 +61,20 @@ class Admission:
             elif is_critical or index == last or route.rung >= pressure.rung:
                 wait_s, late_s = self._late_s(frame, route)
                 if late_s <= 0:
-                    return self._admitted(routes, index), index
+                    return self._admitted(routes, index, full), index
+            elif route.rung < pressure.memory_rung:
+                full = route.pool
         if is_critical or (shed is None and last > 0 and self._fits_if_degraded(frame, routes[last])):
-            return self._admitted(routes, last), last
+            return self._admitted(routes, last, full), last
         if shed is None and self.times(frame, routes[last], routes[last])[1] < frame.arrived_s:
-            return (TOO_SHORT if last == 0 else self._admitted(routes, last)), last
-        return self._rejected(frame, shed, wait_s, late_s), last
+            return (TOO_SHORT if last == 0 else self._admitted(routes, last, full)), last
+        return self._rejected(shed, wait_s, late_s), last
 
-    @staticmethod
-    def _rejected(frame: Frame, shed: str | None, wait_s: float, late_s: float) -> Verdict:
+    def _rejected(self, shed: str | None, wait_s: float, late_s: float) -> Verdict:
         if shed is not None:
             reason = f"the memory of pool {shed} is nearly full: critical frames only"
-            return Verdict(VerdictKind.REJECT, reason, frame.deadline_s - frame.arrived_s)
+            # No level falls sooner than that.
+            return Verdict(VerdictKind.REJECT, reason, max(MIN_RETRY_S, self._calm_s))
         reason = f"predicted to finish {late_s:.3f} s after its deadline, {wait_s:.3f} s of work is ahead of it"
         return Verdict(VerdictKind.REJECT, reason, max(MIN_RETRY_S, late_s))
 
@@ -123,11 +126,18 @@ class Admission:
                 due_s = min(max(begin_s, frame.arrived_s), frame.arrived_s + self._max_defer_s)
         return due_s, begin_by_s, last_start_s if last_start_s > frame.arrived_s else deadline_s
 
-    @staticmethod
-    def _admitted(routes: tuple[Route, ...], index: int) -> Verdict:
+    def _admitted(self, routes: tuple[Route, ...], index: int, full: str | None) -> Verdict:
+        """Served by this route; `full`: the pool whose memory forbids a dearer one."""
         route = routes[index]
         if index > 0:
             wanted = routes[0]
             reason = f"rung {route.rung}: {route.model} on {route.canvas} instead of {wanted.model} on {wanted.canvas}"
+            if full is not None:
+                reason += f"; memory of pool {full}: level {self._pools[full].pressure.memory.name.lower()}"
             return Verdict(VerdictKind.DEGRADE, reason, rung=route.rung)
-        return DEFERRED if route.lane.lane_class is DEFERRED_LANE else ADMITTED
+        if route.lane.lane_class is not DEFERRED_LANE:
+            return ADMITTED
+        if self._pools[route.pool].pressure.pauses_deferred:
+            reason = f"a large frame: it waits until the memory of pool {route.pool} is free again, or expires"
+            return Verdict(VerdictKind.DEFER, reason)
+        return DEFERRED

@@ -24,6 +24,7 @@ from engines.letterbox import Image
 from serve_app.app_name import APP_NAME
 from serve_app.direct_calls import ReplicaLine
 from serve_app.errors import FramelaneError, InvalidFrameError, ServiceUnavailableError
+from serve_app.frame_store import put_frame
 from serve_app.frames import FrameMeta, check_meta
 from serve_app.latency import LatencyTable
 from serve_app.plan import Plan
@@ -160,7 +161,7 @@ class Client:
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
         try:
-            ref = ray.put(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(ray.put, image)
+            ref = put_frame(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(put_frame, image)
         except RayError as err:
             raise _gone(err) from err
         tries = Tries([meta], self._plan.slo_s, time.monotonic)
@@ -203,7 +204,7 @@ class Client:
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
         timeout_s = CONTROL_TIMEOUT_S + MAX_WAIT_S
-        tickets = self._sent("submit_tickets", [meta], [ray.put(image)], callback, timeout_s=timeout_s)
+        tickets = self._sent("submit_tickets", [meta], [put_frame(image)], callback, timeout_s=timeout_s)
         ticket: Ticket | FramelaneError = tickets[0]
         if isinstance(ticket, FramelaneError):
             raise ticket
@@ -347,7 +348,7 @@ class Client:
             return []
         longest_s = max(self._plan.slo_s.values()) if slo_s is None else slo_s
         try:
-            refs = [ray.put(image) for image in images]
+            refs = [put_frame(image) for image in images]
         except RayError as err:
             raise _gone(err) from err
         return self._sent("submit_many", metas, refs, timeout_s=longest_s + ANSWER_GRACE_S)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RaySystemError
 
 from engines.base import Engine, EngineOutput
 from engines.detections import Detections
@@ -28,13 +28,15 @@ from engines.frame_array import check_frame
 from engines.letterbox import FILL, Image
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import crop
+from serve_app.bucket_repair import BucketRepair, OutOfMemory
 from serve_app.credit_grants import CreditAsk, CreditGrants
 from serve_app.device_turns import DeviceTurns
 from serve_app.direct_calls import DirectlyCalled, own_actor
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
 from serve_app.plan import Bucket, Plan, Runtime
-from serve_app.pool_engines import MakeEngines
+from serve_app.pool_engines import MakeEngines, PoolEngines
 from serve_app.results import BatchReply, BatchRequest, ReplicaReport
+from serve_app.start_patience import with_patience
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 MAX_FETCH_S = 10.0
 # Placing so many pixels takes less than handing them to another thread and back.
 INLINE_PLACING_PX = 600_000
+# A device that has not answered for so long may be as full as ever, or empty: its memory is not known.
+MAX_MEMORY_AGE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,17 +80,11 @@ class EngineReplica(DirectlyCalled):
         """
         started_s = time.monotonic()
         self._max_frame_px = plan.limits.max_frame_px
-        # All are made before one is warm: engines that share a device say first what they will need of it.
-        made = make_engines(plan, pool)
+        made, self._facts, self._latencies = with_patience(partial(_started, plan, pool, make_engines), f"pool {pool}")
         self._engines, self._device = made.by_bucket, made.device
         self._lost: str | None = None
         self._is_silent = False
-        try:
-            self._facts = self._device.facts()
-            self._latencies = _warmed(self._engines, plan.buckets_of(pool))
-        except BaseException:
-            made.close()
-            raise
+        self._facts_s = time.monotonic()
         # One thread owns the engines; the other places the next batch meanwhile.
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._placing_thread = ThreadPoolExecutor(1, "placing")
@@ -97,6 +95,7 @@ class EngineReplica(DirectlyCalled):
         self._is_running = False
         self._copies_ahead = plan.pool(pool).runtime is Runtime.TENSORRT
         self._staged: _Job | None = None
+        self._repair = BucketRepair(self._engines, plan.buckets_of(pool), self._on_engine_thread, self._is_lost)
         context = ray.get_runtime_context()
         self._node = context.get_node_id()[:8]
         self._replica = f"{pool}-{(context.get_actor_id() or '')[:8]}"
@@ -128,6 +127,28 @@ class EngineReplica(DirectlyCalled):
 
     async def _infer(self, request: BatchRequest, refs: list[ray.ObjectRef[Any]]) -> BatchReply:
         began_s = time.monotonic()
+        shape = WarmShape(request.canvas, len(refs))
+        refusal = self._repair.refusal(request.bucket, shape)
+        if refusal is None:
+            try:
+                reply = await self._answered(request, refs, began_s)
+            except MemoryError as err:  # while frames are fetched or placed
+                logger.exception("replica %s: no memory beside the engine of bucket %s", self._replica, request.bucket)
+                refusal = f"no memory beside the engine: {err}"
+            else:
+                if not reply.out_of_memory:
+                    return reply
+                reason = next(str(frame) for frame in reply.frames if isinstance(frame, FrameFailedError))
+                return replace(reply, is_broken=self._repair.out_of_memory(request.bucket, shape, reason))
+        is_broken = self._repair.out_of_memory(request.bucket, shape, refusal)
+        error = FrameFailedError(f"replica {self._replica}: {refusal}")
+        return BatchReply(
+            self._replica, (error,) * len(refs), time.monotonic() - began_s, 0, 0, 0, 0,
+            out_of_memory=True, is_broken=is_broken,
+        )  # fmt: skip
+
+    async def _answered(self, request: BatchRequest, refs: list[ray.ObjectRef[Any]], began_s: float) -> BatchReply:
+        """The same for a batch that the engine may have; raises `MemoryError` for want of memory beside it."""
         images = await asyncio.gather(*map(self._fetch, refs, request.sizes_hw))
         fetched_s = time.monotonic()
         errors = [image if isinstance(image, FramelaneError) else None for image in images]
@@ -167,14 +188,20 @@ class EngineReplica(DirectlyCalled):
         facts = await asyncio.to_thread(self._device_facts)
         grant = self._credits.asked(ask, time.monotonic()) if ask is not None else None
         report = ReplicaReport(
-            self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies, grant,
-            self._credits.use(),
+            self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies,
+            grant=grant, credits=self._credits.use(), broken=self._repair.broken,
         )  # fmt: skip
         return report, own_actor()
 
     def check_health(self) -> None:
-        """Serve asks every few seconds, and replaces a replica whose device is lost; it has no credits till then."""
+        """Serve asks every few seconds, and replaces a replica whose device is lost; it has no credits till then.
+
+        Nor does it keep one that has no memory for its smallest canvas, however often it tried.
+        """
         self._check_device()
+        given_up = self._repair.given_up()
+        if given_up is not None:
+            raise EngineMemoryError(f"replica {self._replica}: {given_up}; give its device more memory, or free some")
 
     def _check_device(self) -> None:
         if self._lost is not None:
@@ -184,6 +211,7 @@ class EngineReplica(DirectlyCalled):
         """What the device says of itself; what it said last where it cannot be asked, since it may compute on."""
         try:
             self._facts = self._device.facts()
+            self._facts_s = time.monotonic()
             self._is_silent = False
         except DeviceLostError as err:
             self._lost = str(err)
@@ -192,7 +220,16 @@ class EngineReplica(DirectlyCalled):
             if not self._is_silent:
                 logger.warning("replica %s: reports old facts of its device: %s", self._replica, err)
             self._is_silent = True
+            if time.monotonic() - self._facts_s > MAX_MEMORY_AGE_S:
+                return replace(self._facts, used_bytes=None, free_bytes=None)
         return self._facts
+
+    async def _on_engine_thread(self, act: Callable[[], object]) -> object:
+        """Do something with an engine between two batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._engine_thread, act)
+
+    def _is_lost(self, err: DeviceLostError) -> None:
+        self._lost = str(err)
 
     async def _place(self, pieces_hwc: Sequence[Image | None], canvas: CanvasShape) -> PlacedBatch:
         if canvas.num_px * len(pieces_hwc) <= INLINE_PLACING_PX:
@@ -217,7 +254,7 @@ class EngineReplica(DirectlyCalled):
             loop = asyncio.get_running_loop()
             running = loop.run_in_executor(self._engine_thread, self._run, job.bucket, job.placed)
             running.add_done_callback(partial(self._ended, job))
-        if self._copies_ahead and self._is_running:
+        if self._copies_ahead and self._is_running and not self._repair.broken:
             self._stage_next()
 
     def _stage_next(self) -> None:
@@ -240,6 +277,8 @@ class EngineReplica(DirectlyCalled):
             image = await asyncio.wait_for(_get(ref), MAX_FETCH_S)
             image_hwc = check_frame(image, max_frame_px=self._max_frame_px)
         except (RayError, asyncio.TimeoutError) as err:
+            if isinstance(err, RaySystemError) and isinstance(err.client_exc, MemoryError):
+                raise err.client_exc from err
             reason = (
                 f"no answer in {MAX_FETCH_S:.0f} s" if isinstance(err, asyncio.TimeoutError) else type(err).__name__
             )
@@ -254,6 +293,10 @@ class EngineReplica(DirectlyCalled):
     def _run(self, bucket: str, placed: PlacedBatch) -> _Run:
         began_s = time.monotonic()
         try:
+            num_frames, height, width, _ = placed.batch_nhwc.shape
+            refusal = self._repair.refusal(bucket, WarmShape(CanvasShape(height, width), num_frames))
+            if refusal is not None:  # since it was placed
+                return _Run(None, FrameFailedError(refusal), 0.0, out_of_memory=True)
             output = detect_placed(self._engines[bucket], placed)
         except Exception as err:
             logger.exception("replica %s: batch of bucket %s failed", self._replica, bucket)
@@ -261,7 +304,7 @@ class EngineReplica(DirectlyCalled):
                 self._lost = str(err)
             reason = str(err) if isinstance(err, EngineError) else f"{type(err).__name__}: {err}"
             error = FrameFailedError(f"engine of bucket {bucket}: {reason}")
-            return _Run(None, error, time.monotonic() - began_s, isinstance(err, EngineMemoryError))
+            return _Run(None, error, time.monotonic() - began_s, isinstance(err, OutOfMemory))
         return _Run(output, None, time.monotonic() - began_s)
 
     def _answer(self, bucket: str, run: _Run, slot: int) -> tuple[Detections, tuple[str, ...]] | FramelaneError:
@@ -270,6 +313,19 @@ class EngineReplica(DirectlyCalled):
         found = run.output.detections[slot]
         model = self._engines[bucket].model
         return found, tuple(model.class_name(int(class_id)) for class_id in found.class_ids)
+
+
+def _started(
+    plan: Plan, pool: str, make_engines: MakeEngines
+) -> tuple[PoolEngines, DeviceFacts, tuple[tuple[str, WarmShape, float], ...]]:
+    """The engines of a pool, warm, with what their device says and the seconds of their shapes."""
+    # All are made before one is warm: engines that share a device say first what they will need of it.
+    made = make_engines(plan, pool)
+    try:
+        return made, made.device.facts(), _warmed(made.by_bucket, plan.buckets_of(pool))
+    except BaseException:
+        made.close()
+        raise
 
 
 def _warmed(engines: Mapping[str, Engine], buckets: Sequence[Bucket]) -> tuple[tuple[str, WarmShape, float], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from serve_app.memory_level import MemoryLevel
 
 # The queue of normal frames, as a share of their default deadline: above the first the ladder goes one rung down, below
 # the second one up. Half way to the deadline there is still time for a frame that was admitted before.
@@ -11,18 +11,6 @@ LOW_WAIT_FRACTION = 0.1
 # Down at once, so that few frames are late; up slowly, so that it does not flap.
 DOWN_DWELL_S = 0.2
 UP_DWELL_S = 2.0
-
-
-class MemoryLevel(IntEnum):
-    """How full the memory of a pool's devices is, as the design names it."""
-
-    NORMAL = 0
-    HIGH = 1
-    """Normal frames go at least one rung down."""
-    CRITICAL = 2
-    """Normal frames go to the last rung, deferred ones wait."""
-    SHED = 3
-    """Normal frames are rejected."""
 
 
 class Pressure:
@@ -34,6 +22,7 @@ class Pressure:
 
     Attributes:
         rung: the first rung that noncritical frames may take; 0 is their own model at their own size.
+        memory_rung: the part of it that memory asks for.
         pauses_deferred: whether deferred frames must wait however late it is.
         sheds: whether noncritical frames must be rejected.
     """
@@ -47,6 +36,7 @@ class Pressure:
         self._stepped_s = float("-inf")
         self._calm_since_s: float | None = None
         self.rung = 0
+        self.memory_rung = 0
         self.pauses_deferred = False
         self.sheds = False
         self._memory = MemoryLevel.NORMAL
@@ -61,6 +51,7 @@ class Pressure:
         self._memory = level
         self.pauses_deferred = level >= MemoryLevel.CRITICAL
         self.sheds = level is MemoryLevel.SHED
+        self.memory_rung = self._num_rungs if self.pauses_deferred else min(int(level), self._num_rungs)
         self._go_to(self._queue_rung)
 
     def goes_down(self, now_s: float) -> None:
@@ -89,5 +80,4 @@ class Pressure:
     def _go_to(self, queue_rung: int) -> None:
         """The queue asks for a rung; memory may ask for a lower one."""
         self._queue_rung = queue_rung
-        asked_by_memory = self._num_rungs if self.pauses_deferred else min(int(self._memory), self._num_rungs)
-        self.rung = max(queue_rung, asked_by_memory)
+        self.rung = max(queue_rung, self.memory_rung)

@@ -24,6 +24,7 @@ from serve_app.config import prepare_ray_environment, ray_address, state_folder
 from serve_app.engine_store import remove_store
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.plan import Plan
+from serve_app.pool_trouble import telling_line
 
 SERVICE_FILE = "service.json"
 LOCK_FILE = "service.lock"
@@ -189,9 +190,7 @@ def _deployment_message() -> str:
     """The last line of what the first failed deployment says: the error of its replica's constructor."""
     application = serve.status().applications.get(APP_NAME)
     deployments = application.deployments.values() if application else ()
-    lines = [line for deployment in deployments for line in deployment.message.splitlines() if line.strip()]
-    told = [line for line in lines if "Error:" in line or "Error(" in line]
-    return (told or lines or [""])[-1].strip()
+    return telling_line("\n".join(deployment.message for deployment in deployments))
 
 
 @contextmanager

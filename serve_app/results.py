@@ -10,6 +10,7 @@ from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
 from serve_app.credit_grants import CreditGrant, CreditUse
 from serve_app.errors import FramelaneError
+from serve_app.memory_level import MemoryLevel
 from serve_app.verdicts import Outcome, Verdict
 
 
@@ -115,6 +116,8 @@ class BatchReply:
     The seconds are durations on the replica's clock; `staged_s` is the wait behind the batch that ran before.
     `out_of_memory`: the device had no memory for this batch, and goes on with smaller ones. `no_credit`: its router had
     no credit here, so it was not read. `grant`: what the router may have here from now on; None: whatever it likes.
+    `is_broken`: there is not even memory for the smallest batch of its bucket; the replica says in its reports when
+    there is again.
     """
 
     replica: str
@@ -127,6 +130,7 @@ class BatchReply:
     out_of_memory: bool = False
     no_credit: bool = False
     grant: CreditGrant | None = None
+    is_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,7 @@ class ReplicaReport:
         device: what its device says of itself.
         grant: what the router that asks may have here; None: whatever it likes.
         credits: what became of all its credits.
+        broken: buckets that it cannot serve for want of memory, each with the reason.
     """
 
     replica: str
@@ -150,6 +155,7 @@ class ReplicaReport:
     warm_s: float
     device: DeviceFacts
     latencies: tuple[tuple[str, WarmShape, float], ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
     grant: CreditGrant | None = None
     credits: CreditUse = field(default_factory=CreditUse)
 
@@ -211,6 +217,7 @@ class PoolStatus:
         backlog_s: predicted device seconds that wait.
         rung: the first rung of the ladder that noncritical frames may take now.
         around_s: what a batch takes beside its device, of late.
+        memory: how full its devices are.
     """
 
     name: str
@@ -220,6 +227,7 @@ class PoolStatus:
     backlog_s: float = 0.0
     rung: int = 0
     around_s: float = 0.0
+    memory: MemoryLevel = MemoryLevel.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,15 @@ from serve_app.errors import (
 )
 from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
 from serve_app.frame_log import FrameLog
+from serve_app.frame_store import put_frame
 from serve_app.frames import Frame, FrameMeta, check_meta
 from serve_app.latency import LatencyModel, LatencyTable, Origin
+from serve_app.memory_gauge import MemoryGauge
 from serve_app.peer_routers import Doors, PeerRouters, alone
 from serve_app.plan import Plan
 from serve_app.plan_machine import joined
 from serve_app.recent_results import RecentResults
+from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA
 from serve_app.replica_limits import ReplicaLimits
 from serve_app.replica_watch import ReplicaWatch
 from serve_app.results import (
@@ -103,6 +106,7 @@ class Router(DirectlyCalled):
         self._models = {bucket.name: bucket.model for bucket in plan.buckets}
         self._frame_log = frame_log
         self._scheduler = Scheduler(plan, latency)
+        self._memory = MemoryGauge(plan.memory)
         self._in_flight: dict[str, _InFlight] = {}
         self._peers = open_peers(plan)
         self._desk = TicketDesk(
@@ -227,7 +231,7 @@ class Router(DirectlyCalled):
             self._record(refused(unseen, None, error), time.monotonic(), None)
             raise error from err
         meta = FrameMeta(uuid.uuid4().hex, camera, image_hwc.shape[:2], priority, slo_s)
-        ref = await asyncio.to_thread(ray.put, image_hwc)
+        ref = await asyncio.to_thread(put_frame, image_hwc)
         result = await self.submit(meta, [ref])
         if result.error is not None:
             # A fresh error: the result is kept, and the traceback of its own would keep this call's frame.
@@ -249,7 +253,7 @@ class Router(DirectlyCalled):
         pools = tuple(
             PoolStatus(
                 name, load.num_waiting, load.num_running, self._replicas.reports(name), load.backlog_s, load.rung,
-                load.around_s,
+                load.around_s, self._memory.level(name),
             )
             for name, load in loads.items()
         )  # fmt: skip
@@ -435,7 +439,9 @@ class Router(DirectlyCalled):
             batch.pool, reply.replica, len(batch.pieces), batch.canvas, batch.bucket,
         )  # fmt: skip
         now_s = time.monotonic()
-        for frame in self._scheduler.batch_out_of_memory(batch.batch_id, now_s):
+        elsewhere = reply.is_broken and self._memory.broke(batch.pool, batch.replica)
+        self._use_memory(batch.pool)
+        for frame in self._scheduler.batch_out_of_memory(batch.batch_id, now_s, elsewhere=elsewhere):
             error = FrameFailedError(
                 f"frame: the device of pool {batch.pool} has no memory for canvas {batch.canvas}, and no time or "
                 "cheaper rung was left; give the plan a ladder, or a smaller canvas"
@@ -498,9 +504,21 @@ class Router(DirectlyCalled):
                     latency.observe(model, shape.canvas, shape.batch, run_s)
         if reports:
             self._uncounted.discard(pool)
-        self._limits.ready(pool, [report.replica for report in reports])
+        before, level = self._memory.level(pool), self._memory.reported(pool, reports, time.monotonic())
+        if level is not before:
+            was, now = before.name.lower(), level.name.lower()
+            logger.warning("pool %s: memory level %s, was %s; %s", pool, now, was, self._memory.fullest(pool))
+        self._use_memory(pool)
         self._credits.reported(pool, reports, time.monotonic())
         self._pump()
+
+    def _use_memory(self, pool: str) -> None:
+        """Let the scheduler know how full a pool's devices are, and which replicas may take how much."""
+        self._scheduler.memory_is(pool, self._memory.level(pool))
+        limits = self._memory.limits(pool)
+        for replica, most in limits.items():
+            self._limits.limit("memory", pool, replica, most if most < MAX_CREDITS_PER_REPLICA else None)
+        self._limits.ready(pool, limits)
 
     def _cancelled(self, frame_id: str) -> None:
         """A caller gave up: a waiting frame leaves its lane; one that runs is answered to nobody, but recorded."""

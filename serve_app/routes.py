@@ -22,6 +22,9 @@ WORTH_DEGRADING = 0.9
 MAX_TILING_COST = 1.3
 # For so long a device that had no memory for a batch gets no such batch again.
 MEMORY_PAUSE_S = 60.0
+# Critical frames try it again sooner: they keep their model unless memory leaves no other way, and a try that fails
+# costs one of them the time of a short call.
+CRITICAL_MEMORY_PAUSE_S = 5.0
 # Sizes and cameras are the clients' to choose: forget them all before they fill the memory.
 MAX_CACHED = 20_000
 
@@ -78,6 +81,8 @@ class RouteTable:
         self._defer_above_px = plan.scheduling.defer_above_px
         self._rules: dict[str, CameraRule] = {}
         self.limits: dict[tuple[str, CanvasShape], tuple[int, float]] = {}
+        # Of these, what critical frames may try again.
+        self._open_to_critical: set[tuple[str, CanvasShape]] = set()
         # By the pattern of a rule, which is one of a kind, the frame's size, and whether it is critical.
         self._routes: dict[tuple[str, tuple[int, int], bool], tuple[Route, ...]] = {}
 
@@ -105,11 +110,24 @@ class RouteTable:
         self._routes.clear()
         if self.limits:
             self.limits = {place: limit for place, limit in self.limits.items() if limit[1] > now_s}
+            soon_s = now_s + MEMORY_PAUSE_S - CRITICAL_MEMORY_PAUSE_S
+            self._open_to_critical = {place for place, limit in self.limits.items() if limit[1] <= soon_s}
 
     def limit_batches(self, bucket: str, canvas: CanvasShape, max_batch: int, now_s: float) -> None:
         """A device had no memory for more than this on a canvas, for 0 not even for a frame alone."""
         self.limits[bucket, canvas] = max_batch, now_s + MEMORY_PAUSE_S
+        self._open_to_critical.discard((bucket, canvas))
         self._routes.clear()
+
+    def worked(self, bucket: str, canvas: CanvasShape) -> None:
+        """A device had memory for a batch on a canvas: what a critical frame has tried is open to the others, alone.
+
+        Not before critical frames may try: where one device of several is short, another's batch says nothing of it.
+        """
+        place = bucket, canvas
+        if place in self._open_to_critical and self.limits[place][0] == 0:
+            self.limits[place] = 1, self.limits[place][1]
+            self._routes.clear()
 
     def max_batch(self, route: Route) -> int | None:
         """The largest batch that the devices have memory for on a route's canvas, 1 at least; None: any."""
@@ -128,8 +146,14 @@ class RouteTable:
             if route.piece_s < WORTH_DEGRADING * before.piece_s * before.num_pieces:
                 routes.append(route)
         # A canvas that does not fit into memory is no way, unless it is the only one.
-        fitting = [route for route in routes if self.limits.get((route.bucket, route.canvas), (1, 0.0))[0] > 0]
+        fitting = [route for route in routes if self._fits(route, priority)]
         return tuple(fitting or routes[-1:])
+
+    def _fits(self, route: Route, priority: Priority) -> bool:
+        place = route.bucket, route.canvas
+        if self.limits.get(place, (1, 0.0))[0] > 0:
+            return True
+        return priority is Priority.CRITICAL and place in self._open_to_critical
 
     def _own_route(self, rule: CameraRule, size_hw: tuple[int, int], priority: Priority) -> Route | None:
         model = rule.model or self._plan.default_model

@@ -20,9 +20,10 @@ from serve_app.frames import Frame, Priority
 from serve_app.lane_key import CRITICAL, DEFERRED, NORMAL
 from serve_app.lanes import Lane, Waiting
 from serve_app.latency import LatencyModel
+from serve_app.memory_level import MemoryLevel
 from serve_app.plan import Keep, Plan
 from serve_app.pool_queue import PRESSURE_INTERVAL_S, PoolQueue
-from serve_app.pressure import MemoryLevel, Pressure
+from serve_app.pressure import Pressure
 from serve_app.replica_credits import MIN_CREDITS_PER_REPLICA, Place, SchedulerStateError, new_tuple
 from serve_app.routes import Route, RouteTable
 from serve_app.verdicts import Verdict, VerdictKind
@@ -273,6 +274,8 @@ class Scheduler:
         batch, entries = self._take_back(batch_id, now_s)
         if busy_s is not None:
             self._latency.observe(batch.model, batch.canvas, len(batch.pieces), busy_s)
+            if self._routes.limits:
+                self._routes.worked(batch.bucket, batch.canvas)
             if around_s is not None:
                 self._pools[batch.pool].took(busy_s, around_s)
         lost = set(failed) if failed else NO_IDS
@@ -323,23 +326,31 @@ class Scheduler:
                 pool.others_served_s = min(pool.others_served_s, waiting.frame.arrived_s)
                 self._enqueue(waiting, (piece.number,), now_s, is_new=False)
 
-    def batch_out_of_memory(self, batch_id: int, now_s: float) -> tuple[Frame, ...]:
+    def batch_out_of_memory(self, batch_id: int, now_s: float, *, elsewhere: bool = False) -> tuple[Frame, ...]:
         """The device had no memory for a batch: its pieces wait again, for batches of half its size at most.
 
-        So for `MEMORY_PAUSE_S`. A frame that was alone takes its next cheaper route.
+        So for `MEMORY_PAUSE_S`, for critical frames `CRITICAL_MEMORY_PAUSE_S`. A frame that was alone takes its next
+        cheaper route.
+
+        Args:
+            batch_id: which.
+            now_s: when.
+            elsewhere: its replica takes no more batches, while another of its pool has memory: its frames go there as
+                they are.
 
         Returns:
             The frames that were given up, for the caller to answer: too late, or without a cheaper route.
         """
         batch, entries = self._take_back(batch_id, now_s)
-        self._routes.limit_batches(batch.bucket, batch.canvas, len(batch.pieces) // 2, now_s)
+        if not elsewhere:
+            self._routes.limit_batches(batch.bucket, batch.canvas, len(batch.pieces) // 2, now_s)
         given_up = []
         for waiting, piece in zip(entries, batch.pieces, strict=True):
             waiting.num_running -= 1
             if self._entries.get(waiting.frame.frame_id) is not waiting:
                 continue
             pieces: Sequence[int] = (piece.number,)
-            must_shrink = len(batch.pieces) == 1
+            must_shrink = len(batch.pieces) == 1 and not elsewhere
             if must_shrink and waiting.index < len(waiting.routes) - 1 and waiting.route.num_pieces == 1:
                 waiting.take_route(waiting.index + 1)
                 pieces, must_shrink = range(waiting.route.num_pieces), False

@@ -90,9 +90,19 @@ def down(address: AddressOption = None) -> None:
 def status(address: AddressOption = None) -> None:
     """Show pools, replicas, waiting frames and how frames ended."""
     from serve_app.client import Client
+    from serve_app.pool_trouble import troubles
 
     shown = Client.connect(address).status()
     output.print(_status_table(shown))
+    for deployment, trouble in troubles().items():
+        output.print(f"[bold red]{escape(deployment)}[/]: {escape(trouble)}", highlight=False)
+    for pool in shown.pools:
+        if pool.memory:
+            output.print(f"pool {escape(pool.name)}: memory level {pool.memory.name.lower()}", highlight=False)
+        for replica in pool.replicas:
+            for bucket, reason in replica.broken:
+                told = f"[bold red]{replica.replica}[/]: cannot serve bucket {escape(bucket)}: {escape(reason)}"
+                output.print(told, highlight=False)
     ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(shown.outcomes.items())) or "none yet"
     output.print(f"frames: {ended}; {shown.num_in_flight} in flight; up for {shown.uptime_s:.0f} s", highlight=False)
     if shown.num_records_lost:

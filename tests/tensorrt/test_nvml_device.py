@@ -298,3 +298,80 @@ def test_a_slice_can_be_asked_for_by_cudas_bytes_alone(answer):
     """CUDA gives a UUID without its prefix."""
     figures = lines_of(H100 | {"mig_mode": 1, "mig": SLICE})
     assert answer(f"answer = looked({SLICE['uuid'].removeprefix('MIG-')!r})['name']", figures) == SLICE["name"]
+
+
+LEVELS = """
+import asyncio, warnings
+from types import SimpleNamespace
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import ray.serve
+from engines.fake import FakeEngine
+from engines.spec import CanvasShape
+from serve_app import direct_calls, engine_replica
+from serve_app.memory_gauge import MemoryGauge
+from serve_app.memory_level import MemoryMarks
+from serve_app.plan import Bucket, Plan, Pool, Runtime
+from serve_app.pool_engines import PoolEngines
+
+context = SimpleNamespace(
+    get_node_id=lambda: "node", get_actor_id=lambda: f"actor{len(replicas)}", current_actor=None
+)
+for module in (engine_replica, direct_calls):
+    module.ray = SimpleNamespace(get_runtime_context=lambda: context)
+pool = Pool("gpu", num_replicas=2, num_gpus=0.5, runtime=Runtime.TENSORRT)
+plan = Plan({"m": "m.onnx"}, (pool,), (Bucket("vga", "m", "gpu", (CanvasShape(480, 640),), (1,)),))
+
+def made_on(gpu):
+    engines = {"vga": FakeEngine({}, lambda _: None)}
+    return lambda *_: PoolEngines(engines, open_device(gpu), lambda: None)
+
+replicas = []
+for gpu in GPUS:
+    replicas.append(engine_replica.EngineReplica(plan, "gpu", made_on(gpu)))
+gauge = MemoryGauge(MemoryMarks(calm_s=2.0))
+figures = open(os.environ["STAND_IN_NVML"]).read()
+
+def fill(*percents):
+    text = figures
+    for index, percent in enumerate(percents):
+        text += f"{index}.used={percent * 2**30}\\n{index}.free={(100 - percent) * 2**30}\\n"
+    open(os.environ["STAND_IN_NVML"], "w").write(text)
+
+answer = []
+for second, percents in enumerate(LOADS):
+    fill(*percents)
+    reports = [asyncio.run(replica.report())[0] for replica in replicas]
+    level = gauge.reported("gpu", reports, float(second))
+    answer.append([level.name, list(gauge.limits("gpu").values())])
+"""
+
+
+def gpu_without_load(uuid):
+    """A GPU of 100 GiB that does not yet say how much of it is used."""
+    return {key: value for key, value in H100.items() if key not in ("used", "free")} | {
+        "uuid": uuid, "total": 100 * GIB
+    }  # fmt: skip
+
+
+def test_levels_of_gpus_climb_and_come_back(answer):
+    """Real `pynvml`, device, replica, report and gauge; only NVML's library is a stand-in. No replica is made anew."""
+    loads = [(10,), (86,), (93,), (98,), (98,), *[(40,)] * 8]
+    code = f"GPUS, LOADS = [0, 0], {loads}\n" + LEVELS
+
+    told = answer(code, lines_of(gpu_without_load("GPU-1")))
+    assert [level for level, _ in told] == [
+        "NORMAL", "HIGH", "CRITICAL", *["SHED"] * 4, *["CRITICAL"] * 2, *["HIGH"] * 2, *["NORMAL"] * 2
+    ]  # fmt: skip
+    assert {tuple(limits) for _, limits in told} == {(6, 6)}
+
+
+def test_one_full_gpu_of_two_takes_critical_frames_only(answer):
+    """Its pool stays as it is; the GPU comes back when it is emptied."""
+    loads = [(10, 10), (98, 10), (88, 10), *[(88, 10)] * 4, *[(40, 10)] * 3]
+    code = f"GPUS, LOADS = [0, 1], {loads}\n" + LEVELS
+    environ = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+    told = answer(code, lines_of(gpu_without_load("GPU-1"), gpu_without_load("GPU-2")), **environ)
+    assert {level for level, _ in told} == {"NORMAL"}
+    assert [limits for _, limits in told] == [[6, 6], *[[0, 6]] * 5, *[[1, 6]] * 3, [6, 6]]

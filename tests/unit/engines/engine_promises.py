@@ -161,6 +161,19 @@ def test_a_closed_engine_answers_nothing(engine):
         engine.infer(frames(WARM[0]))
 
 
+def test_a_closed_engine_can_be_warmed_again(engine):
+    """So one that lost its memory is rebuilt in its place; only what was warmed since is warm."""
+    before = engine.infer(frames(WARM[0], seed=9)).detections
+    engine.close()
+    engine.warm([WARM[0]])
+    after = engine.infer(frames(WARM[0], seed=9)).detections
+    assert [len(found) for found in after] == [len(found) for found in before]
+    for found, again in zip(before, after, strict=True):
+        np.testing.assert_array_equal(found.boxes_xyxy, again.boxes_xyxy)
+    with pytest.raises(ShapeNotWarmError):
+        engine.infer(frames(WARM[1]))
+
+
 def test_a_cold_engine_can_be_closed(case):
     """Closing needs no warming before it."""
     case.engine.close()

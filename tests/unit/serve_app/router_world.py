@@ -86,10 +86,10 @@ class Call:
         """Answer with one entry a piece: detections and names, or an error."""
         self.response.set_result(reply(*frames, replica=self.replica, **seconds))
 
-    def has_no_memory(self) -> None:
-        """Answer that the device had no memory for this batch."""
+    def has_no_memory(self, *, is_broken: bool = False) -> None:
+        """Answer that the device had no memory for this batch, or for any of its bucket."""
         errors = [FrameFailedError("engine of bucket vga: out of memory")] * len(self.refs)
-        self.response.set_result(reply(*errors, replica=self.replica, out_of_memory=True))
+        self.response.set_result(reply(*errors, replica=self.replica, out_of_memory=True, is_broken=is_broken))
 
     def fail(self, error: BaseException) -> None:
         """Let the call raise."""
@@ -280,11 +280,10 @@ def score_of(result: FrameResult) -> float | None:
     return round(float(result.detections.scores[0]), 3) if len(result.detections) else None
 
 
-def reply(*frames, replica: str = "near-1", out_of_memory: bool = False, **changes) -> BatchReply:
+def reply(*frames, replica: str = "near-1", **changes) -> BatchReply:
     """What a replica answers; durations that are not given are 0."""
     names = ("fetch_s", "preprocess_s", "staged_s", "infer_s", "postprocess_s")
-    fields = dict.fromkeys(names, 0.0) | changes
-    return BatchReply(replica, frames, **fields, out_of_memory=out_of_memory)
+    return BatchReply(replica, frames, **dict.fromkeys(names, 0.0) | changes)
 
 
 DEVICE_FACTS = DeviceFacts("a device", None, None, None, 100, 10, 90, None, None, None, None)

@@ -28,9 +28,9 @@ from serve_app.admission import (
     TOO_SHORT,
 )
 from serve_app.frames import Frame, Priority
+from serve_app.memory_level import MemoryLevel, MemoryMarks
 from serve_app.plan import Scheduling
 from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
-from serve_app.pressure import MemoryLevel
 from serve_app.routes import CALL_COST_S
 from serve_app.scheduler import Arrival, Scheduler
 from serve_app.verdicts import Verdict, VerdictKind
@@ -241,13 +241,46 @@ def test_memory_degrades_and_then_sheds_normal_frames(level, expected):
 
 
 def test_shedding_says_which_pool_and_when_to_come_back():
-    """After the frame's own time."""
-    scheduler = ladder_scheduler(near=1)
+    """No sooner than the level can fall."""
+    scheduler = ladder_scheduler(near=1, memory=MemoryMarks(calm_s=2.5))
     scheduler.memory_is("near", MemoryLevel.SHED)
 
     assert verdict_of(scheduler, sample_frame("n", arrived_s=7.0, deadline_s=9.5)) == Verdict(
         REJECT, "the memory of pool near is nearly full: critical frames only", retry_after_s=2.5
     )
+
+
+@pytest.mark.parametrize(
+    ("level", "reason"),
+    [
+        (MemoryLevel.NORMAL, ADMITTED.reason),
+        (MemoryLevel.HIGH, "rung 1: full on 480x640 instead of full on 736x1280; memory of pool near: level high"),
+        (
+            MemoryLevel.CRITICAL,
+            "rung 2: light on 480x640 instead of full on 736x1280; memory of pool near: level critical",
+        ),
+    ],
+)
+def test_a_verdict_that_memory_made_says_so(level, reason):
+    """It names the pool; a rung that slack or the queue chose says nothing of memory."""
+    scheduler = ladder_scheduler(near=1)
+    scheduler.memory_is("near", level)
+
+    assert verdict_of(scheduler, sample_frame("n", size_hw=HD, deadline_s=3.0)).reason == reason
+    short = verdict_of(scheduler, sample_frame("c", size_hw=HD, deadline_s=0.03, priority=CRITICAL))
+    assert short.kind is DEGRADE
+    assert "memory" not in short.reason
+
+
+def test_a_large_frame_that_memory_keeps_waiting_is_told():
+    """Without a ladder there is no rung to give it; it waits, and says for what."""
+    scheduler = scheduler_of(far=1)
+    scheduler.memory_is("far", MemoryLevel.CRITICAL)
+
+    verdict = verdict_of(scheduler, sample_frame("n", size_hw=UHD))
+    assert (verdict.kind, verdict.reason) == (
+        DEFER, "a large frame: it waits until the memory of pool far is free again, or expires"
+    )  # fmt: skip
 
 
 def test_memory_that_is_short_degrades_no_firm_camera():

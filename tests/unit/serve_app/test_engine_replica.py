@@ -701,9 +701,9 @@ def test_a_device_without_memory_for_a_batch_is_told_apart_from_a_failure():
     """The router can do something about it; the replica goes on."""
     bench = Bench()
     bench.engines["vga"].error = EngineMemoryError("no room")
-    assert bench.infer(grey(51)).out_of_memory
+    assert bench.infer(grey(51), grey(51)).out_of_memory
     bench.engines["vga"].error = ValueError("a bug")
-    assert not bench.infer(grey(51)).out_of_memory
+    assert not bench.infer(grey(51), grey(51)).out_of_memory
     bench.engines["vga"].error = None
-    assert not bench.infer(grey(51)).out_of_memory
+    assert not bench.infer(grey(51), grey(51)).out_of_memory
     bench.replica.check_health()

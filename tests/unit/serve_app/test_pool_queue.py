@@ -14,9 +14,10 @@ from serve_app.admission import Admission
 from serve_app.frames import Priority
 from serve_app.lane_key import LaneClass
 from serve_app.lanes import Waiting
+from serve_app.memory_level import MemoryLevel
 from serve_app.plan import DEFAULT_RULE
 from serve_app.pool_queue import ASSUMED_AROUND_S, MIN_SHARE_OF_OTHERS, PoolQueue
-from serve_app.pressure import MemoryLevel, Pressure
+from serve_app.pressure import Pressure
 from serve_app.routes import RouteTable
 
 ROUTES = RouteTable(sample_plan(), sample_latency())

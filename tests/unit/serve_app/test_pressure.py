@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serve_app.memory_level import MemoryLevel
 from serve_app.pressure import (
     DOWN_DWELL_S,
     HIGH_WAIT_FRACTION,
     LOW_WAIT_FRACTION,
     UP_DWELL_S,
-    MemoryLevel,
     Pressure,
 )
 

@@ -23,9 +23,9 @@ from serve_samples import (
 from serve_app.admission import DEFERRED_MARGIN, MARGIN_FRACTION
 from serve_app.batching import Batch
 from serve_app.frames import Priority
+from serve_app.memory_level import MemoryLevel
 from serve_app.plan import Pool, Scheduling
 from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
-from serve_app.pressure import MemoryLevel
 from serve_app.routes import CALL_COST_S
 from serve_app.scheduler import Decisions, PoolLoad, Scheduler
 from serve_app.verdicts import VerdictKind

@@ -21,8 +21,8 @@ from serve_samples import (
 
 from serve_app.admission import MARGIN_FRACTION
 from serve_app.frames import Priority
+from serve_app.memory_level import MemoryLevel
 from serve_app.plan import Scheduling
-from serve_app.pressure import MemoryLevel
 from serve_app.scheduler import Decisions, SchedulerStateError
 
 CRITICAL = Priority.CRITICAL

@@ -19,9 +19,10 @@ from serve_samples import (
 )
 
 from serve_app.frames import Priority
+from serve_app.memory_level import MemoryLevel
 from serve_app.plan import Scheduling
 from serve_app.pool_queue import PRESSURE_INTERVAL_S
-from serve_app.pressure import UP_DWELL_S, MemoryLevel
+from serve_app.pressure import UP_DWELL_S
 from serve_app.verdicts import VerdictKind
 
 CRITICAL = Priority.CRITICAL

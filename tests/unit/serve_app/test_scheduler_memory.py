@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from serve_samples import HD, VGA, admit, ids, ladder_scheduler, sample_frame, scheduler_of, sent
+from serve_samples import HD, VGA, admit, criticals, ids, ladder_scheduler, sample_frame, scheduler_of, sent
 
-from serve_app.routes import MEMORY_PAUSE_S
+from serve_app.frames import Priority
+from serve_app.routes import CRITICAL_MEMORY_PAUSE_S, MEMORY_PAUSE_S
 from serve_app.scheduler import Decisions
 
 NOTHING = Decisions((), ())
@@ -120,3 +121,83 @@ def test_a_limit_on_one_canvas_is_none_on_another(size):
     scheduler.replicas_ready("near", ["near-9"])
 
     assert len(scheduler.decide(1.1).batches[0].pieces) == size
+
+
+def test_a_batch_without_memory_at_one_replica_goes_to_another_as_it_is():
+    """The first takes no more batches; nothing is limited, no rung is lost."""
+    scheduler = ladder_scheduler(*(sample_frame(name) for name in "abcd"), near=2)
+    (batch,) = scheduler.decide(1.0).batches
+    others = {"near-0", "near-1"} - {batch.replica}
+    scheduler.replicas_ready("near", others)
+
+    assert scheduler.batch_out_of_memory(batch.batch_id, 1.0, elsewhere=True) == ()
+    (again,) = scheduler.decide(1.0).batches
+    assert ({again.replica}, again.model, len(again.pieces)) == (others, "full", 4)
+
+
+def test_what_goes_elsewhere_is_given_up_when_it_is_too_late():
+    """Its deadline holds there as well."""
+    frame = sample_frame("due", deadline_s=2.0)
+    scheduler = scheduler_of(frame, near=2)
+    (batch,) = scheduler.decide(1.0).batches
+
+    assert scheduler.batch_out_of_memory(batch.batch_id, 1.999, elsewhere=True) == (frame,)
+
+
+def alone_without_memory(scheduler, priority):
+    """A VGA frame of the full model that came at 1 s, alone, and found no memory; it is served otherwise."""
+    admit(scheduler, sample_frame("first", priority=priority, arrived_s=1.0))
+    (batch,) = scheduler.decide(1.0).batches
+    assert batch.model == "full"
+    assert scheduler.batch_out_of_memory(batch.batch_id, 1.0) == ()
+    (again,) = scheduler.decide(1.0).batches
+    assert again.model == "light"
+    scheduler.batch_ended(again.batch_id, 1.0, busy_s=0.01)
+
+
+def model_at(scheduler, at_s, priority):
+    """Which model a frame that comes now is served by."""
+    admit(scheduler, sample_frame(f"{priority}-{at_s}", priority=priority, arrived_s=at_s, deadline_s=at_s + 60))
+    (batch,) = scheduler.decide(at_s).batches
+    scheduler.batch_ended(batch.batch_id, at_s, busy_s=0.01)
+    return batch.model
+
+
+@pytest.mark.parametrize(
+    ("priority", "pause_s"),
+    [(Priority.CRITICAL, CRITICAL_MEMORY_PAUSE_S), (Priority.NORMAL, MEMORY_PAUSE_S)],
+)
+def test_a_shape_without_memory_is_left_alone_for_a_while(priority, pause_s):
+    """Critical frames try it again much sooner, since they keep their model unless there is no other way."""
+    scheduler = ladder_scheduler(near=1)
+    alone_without_memory(scheduler, priority)
+
+    told = [model_at(scheduler, 1.0 + share * pause_s + 1, priority) for share in (0.0, 0.5, 1.0)]
+    assert told == ["light", "light", "full"]
+
+
+def test_a_critical_frame_that_fits_again_opens_the_shape_to_all():
+    """What one frame has memory for, the next one has."""
+    scheduler = ladder_scheduler(near=1)
+    alone_without_memory(scheduler, Priority.CRITICAL)
+    later_s = 2.0 + CRITICAL_MEMORY_PAUSE_S
+
+    assert model_at(scheduler, later_s, Priority.NORMAL) == "light"
+    assert model_at(scheduler, later_s + 1, Priority.CRITICAL) == "full"
+    assert model_at(scheduler, later_s + 2, Priority.NORMAL) == "full"
+
+
+def test_a_second_try_without_memory_begins_the_pause_anew():
+    """Critical frames do not all find out for themselves."""
+    scheduler = ladder_scheduler(near=1)
+    alone_without_memory(scheduler, Priority.CRITICAL)
+    later_s = 2.0 + CRITICAL_MEMORY_PAUSE_S
+    admit(scheduler, *criticals("again", arrived_s=later_s))
+    (batch,) = scheduler.decide(later_s).batches
+    assert batch.model == "full"
+    scheduler.batch_out_of_memory(batch.batch_id, later_s)
+    (lower,) = scheduler.decide(later_s).batches
+    scheduler.batch_ended(lower.batch_id, later_s, busy_s=0.01)
+
+    assert model_at(scheduler, later_s + 2, Priority.CRITICAL) == "light"
+    assert model_at(scheduler, later_s + 2 + CRITICAL_MEMORY_PAUSE_S, Priority.CRITICAL) == "full"

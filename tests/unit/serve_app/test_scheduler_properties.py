@@ -15,8 +15,8 @@ from engines.spec import CanvasShape
 from serve_app.batching import Batch
 from serve_app.frames import Frame, Priority
 from serve_app.lane_key import LaneClass
+from serve_app.memory_level import MemoryLevel
 from serve_app.plan import Bucket, CameraRule, Keep, Oversize, Rung, Scheduling
-from serve_app.pressure import MemoryLevel
 from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA
 from serve_app.routes import MEMORY_PAUSE_S
 from serve_app.scheduler import MAX_ATTEMPTS, SHARE_OF_NONCRITICAL, Decisions, Scheduler, SchedulerStateError
@@ -272,12 +272,14 @@ class SchedulerHistory(RuleBasedStateMachine):
     @precondition(lambda self: self.living_batches())
     @rule(data=st.data())
     def a_device_has_no_memory_for_a_batch(self, data):
-        """Its frames go on in smaller batches or on a lower rung; only one that was alone, or is late, is given up."""
+        """Its frames go on, smaller or lower or elsewhere; only one that was alone here, or is late, is given up."""
         by_id = {batch.batch_id: batch for batch in self.living_batches()}
         batch = by_id[data.draw(st.sampled_from(sorted(by_id)))]
         del self.batches[batch.batch_id]
         self.is_steady = False
-        given_up = {f.frame_id: f for f in self.scheduler.batch_out_of_memory(batch.batch_id, self.now_s)}
+        elsewhere = data.draw(st.booleans())
+        told = self.scheduler.batch_out_of_memory(batch.batch_id, self.now_s, elsewhere=elsewhere)
+        given_up = {frame.frame_id: frame for frame in told}
         for frame_id in sorted({piece.frame.frame_id for piece in batch.pieces}):
             entry = self.entry_in(batch, frame_id)
             if entry is None:
@@ -287,10 +289,12 @@ class SchedulerHistory(RuleBasedStateMachine):
                 entry.num_sent[number] -= 1  # no replica died with it
             if frame_id in given_up:
                 assert given_up.pop(frame_id) is entry.frame
-                assert len(batch.pieces) == 1 or entry.frame.deadline_s - self.now_s < 1.0
+                is_alone = len(batch.pieces) == 1 and not elsewhere
+                assert is_alone or entry.frame.deadline_s - self.now_s < 1.0
                 self.end(frame_id, "given up")
         assert given_up == {}
-        self.short_of_memory[batch.bucket, batch.canvas] = max(1, len(batch.pieces) // 2), self.now_s
+        if not elsewhere:
+            self.short_of_memory[batch.bucket, batch.canvas] = max(1, len(batch.pieces) // 2), self.now_s
         self.decide()
 
     @precondition(lambda self: [batch for batch in self.living_batches() if not batch.urgent])

@@ -18,7 +18,7 @@ ENGINES, SERVE_APP = Path(engines.__file__).parent, Path(serve_app.__file__).par
 PURE = [
     "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_owner", "camera_summary",
     "credit_grants", "device_turns", "errors",
-    "frame_ends", "frame_log", "frames", "lane_key", "lanes", "latency", "latency_file", "memory_level",
+    "frame_ends", "frame_log", "frames", "lane_key", "lanes", "latency", "latency_file", "memory_gauge", "memory_level",
     "native_plan", "plan", "pool_queue", "pressure", "recent_results", "replica_credits", "replica_limits", "results",
     "retries", "router_credits", "router_status", "routes", "scheduler",
     "spool_rules", "tickets", "verdicts", "planning.bucket_search", "planning.canvas_search", "planning.drift",
