@@ -86,7 +86,8 @@ class ReplicaCredits:
     """The replicas of one pool.
 
     Order: an idle replica first, else the one that will be free for such a batch first. Noncritical batches hold at
-    most `per_replica` credits on each, and in a pool of two or more one fewer in all, which is kept for critical ones.
+    most `per_replica` credits on each, and in a pool of two or more one fewer in all, which is kept for critical ones
+    (not where a replica is for critical ones only).
     A critical batch needs none of them: it may join whatever a replica holds, one at a time, and overtakes what is
     staged there, so that it waits for the running batch only. Places, sending and ending take O(log replicas); while
     other routers use the replicas too, an idle one is chosen by the work that they have there, in O(replicas).
@@ -108,7 +109,7 @@ class ReplicaCredits:
         self._idle: dict[str, Replica] = {}
         # Of these, the ones that take noncritical batches.
         self._idle_for_others: dict[str, Replica] = {}
-        # Credits for noncritical batches in all, by `per_replica`; empty: to be counted anew.
+        # Credits for noncritical batches in all, less the one kept, by `per_replica`; empty: to be counted anew.
         self._total_of: dict[int, int] = {}
         # Busy replicas that may take a noncritical batch, by the end of all they hold; that may take a critical one, by
         # the end of what runs.
@@ -201,9 +202,8 @@ class ReplicaCredits:
             if self._is_shared:
                 replica = min(self._idle_for_others.values(), key=_free_for_other_s)
             return new_tuple(Place, (replica, max(there_s, replica.free_for_other_s), there_s))
-        kept = 1 if self.num_ready > 1 else 0
         per_replica = self.per_replica
-        if self._num_others >= (self._total_of.get(per_replica) or self._counted(per_replica)) - kept:
+        if self._num_others >= (self._total_of.get(per_replica) or self._counted(per_replica)):
             return None
         heap = self._stageable
         while heap:
@@ -292,8 +292,10 @@ class ReplicaCredits:
 
     def _counted(self, per_replica: int) -> int:
         """Credits for noncritical batches of all replicas. Linear, once after each change of the replicas."""
-        ready = (replica for replica in self._replicas.values() if replica.ready)
-        total = self._total_of[per_replica] = sum(min(per_replica, replica.max_others) for replica in ready)
+        limits = [replica.max_others for replica in self._replicas.values() if replica.ready]
+        # One is kept for critical batches, unless a whole replica is.
+        kept = 1 if len(limits) > 1 and min(limits) > 0 else 0
+        total = self._total_of[per_replica] = sum(min(per_replica, limit) for limit in limits) - kept
         return total
 
     def _changed(self, replica: Replica) -> None:

@@ -439,12 +439,13 @@ class Router(DirectlyCalled):
             batch.pool, reply.replica, len(batch.pieces), batch.canvas, batch.bucket,
         )  # fmt: skip
         now_s = time.monotonic()
+        reason = next((str(each) for each in reply.frames if isinstance(each, FrameFailedError)), "no reason given")
         elsewhere = reply.is_broken and self._memory.broke(batch.pool, batch.replica)
         self._use_memory(batch.pool)
         for frame in self._scheduler.batch_out_of_memory(batch.batch_id, now_s, elsewhere=elsewhere):
             error = FrameFailedError(
-                f"frame: the device of pool {batch.pool} has no memory for canvas {batch.canvas}, and no time or "
-                "cheaper rung was left; give the plan a ladder, or a smaller canvas"
+                f"frame: the device of pool {batch.pool} has no memory for canvas {batch.canvas} ({reason}), and no "
+                "time or cheaper rung was left; give the plan a ladder, or a smaller canvas"
             )
             self._end_unserved(frame, Outcome.FAILED, error, now_s)
 

@@ -248,12 +248,12 @@ def test_a_batch_ends_once():
 
 
 def test_a_replica_for_critical_work_only_gets_nothing_else():
-    """Idle or not: noncritical batches go to the other one, critical ones to both."""
+    """Idle or not: others take all credits of the second one, as none need be kept; critical batches go to both."""
     ready = ReplicaCredits()
     ready.set_ready({"a": 0, "b": 2})
 
-    assert [give(ready, number, 1.0) for number in (1, 2)] == ["b", None]
-    assert give(ready, 3, 1.0, urgent=True) == "a"
+    assert [give(ready, number, 1.0) for number in (1, 2, 3)] == ["b", "b", None]
+    assert give(ready, 4, 1.0, urgent=True) == "a"
 
 
 def test_a_limited_replica_holds_so_many_and_more_once_it_may():
