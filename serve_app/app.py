@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` here: Serve looks at the annotation of `build` itself, not at its name.
 import logging
 from pathlib import Path
+from typing import Any
 
 import ray
 from pydantic import BaseModel, ConfigDict
@@ -10,6 +11,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
+from serve_app.app_name import ENGINE_PREFIX, ROUTER_NAME
 from serve_app.config import engine_cache_folder, load_plan, plan_path
 from serve_app.engine_replica import EngineReplica
 from serve_app.engine_store import StoreLine, open_store
@@ -18,9 +20,11 @@ from serve_app.frame_log import FrameLog
 from serve_app.latency import LatencyModel
 from serve_app.latency_file import load_table
 from serve_app.plan import Plan, Runtime
+from serve_app.plan_content import plan_of
 from serve_app.plan_machine import machine_of
 from serve_app.pool_engines import PoolEngines, onnx_engines
 from serve_app.router import Router
+from serve_app.serve_autoscaling import pool_size, router_size
 from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
 
 logger = logging.getLogger(__name__)
@@ -40,21 +44,21 @@ class AppArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    plan: str
-    """Path of the plan's YAML file, or `bundled:NAME`."""
+    plan: str | dict[str, Any]
+    """Path of the plan's YAML file, or `bundled:NAME`; or the whole plan, as `plan_content` gives it."""
 
 
 def build(args: AppArgs) -> Application:
-    """Build the application of a plan file; what `serve.yaml` names as `import_path`."""
-    return application(load_plan(plan_path(args.plan)))
+    """Build the application of a plan; what `serve.yaml` names as `import_path`."""
+    return application(plan_of(args.plan) if isinstance(args.plan, dict) else load_plan(plan_path(args.plan)))
 
 
 def application(plan: Plan) -> Application:
     """Wire the router and one deployment for each pool of the plan."""
     pools = {
         pool.name: serve.deployment(
-            name=f"engine-{pool.name}",
-            num_replicas=pool.num_replicas,
+            name=f"{ENGINE_PREFIX}{pool.name}",
+            **pool_size(plan, pool),
             ray_actor_options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus},
             max_ongoing_requests=ENGINE_MAX_ONGOING,
             logging_config=QUIET,
@@ -63,8 +67,8 @@ def application(plan: Plan) -> Application:
         for pool in plan.pools
     }
     router = serve.deployment(
-        name="router",
-        num_replicas=1,
+        name=ROUTER_NAME,
+        **router_size(plan),
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=plan.limits.max_waiting_frames + ROUTER_SPARE_CALLS,
         logging_config=QUIET,

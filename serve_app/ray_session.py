@@ -19,6 +19,7 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from serve_app import serve_config
 from serve_app.app_name import APP_NAME
 from serve_app.config import prepare_ray_environment, ray_address, state_folder
 from serve_app.engine_store import remove_store
@@ -162,8 +163,8 @@ def _use_ray_token() -> None:
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
-def deploy(application: serve.Application) -> DeploymentHandle[Any]:
-    """Deploy an application on the connected Ray and wait until every replica is warm.
+def deploy(plan: Plan) -> DeploymentHandle[Any]:
+    """Deploy the application of a plan on the connected Ray and wait until every replica is warm.
 
     Raises:
         ServiceUnavailableError: it did not start; the message carries Serve's own.
@@ -172,16 +173,17 @@ def deploy(application: serve.Application) -> DeploymentHandle[Any]:
     # No HTTP in front: callers use Python handles.
     serve.start(proxy_location="Disabled")
     try:
-        return serve.run(application, name=APP_NAME, route_prefix=None)
+        serve_config.apply(plan)
     except RuntimeError as err:
         reason = _deployment_message() or str(err)
         delete_application()
         raise ServiceUnavailableError(f"service: did not start: {reason}") from err
+    return serve.get_app_handle(APP_NAME)
 
 
 def delete_application() -> None:
     """Take the application off the connected Ray, with the engines that its cluster holds; disks keep theirs."""
-    serve.delete(APP_NAME)
+    serve_config.withdraw()
     remove_store()
 
 
@@ -195,9 +197,9 @@ def _deployment_message() -> str:
 
 
 @contextmanager
-def deployed(application: serve.Application) -> Iterator[DeploymentHandle[Any]]:
-    """Deploy an application on the connected Ray, and stop Serve at the end."""
-    handle = deploy(application)
+def deployed(plan: Plan) -> Iterator[DeploymentHandle[Any]]:
+    """Deploy the application of a plan on the connected Ray, and stop Serve at the end."""
+    handle = deploy(plan)
     try:
         yield handle
     finally:

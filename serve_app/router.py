@@ -50,6 +50,7 @@ from serve_app.results import (
     ServiceStatus,
 )
 from serve_app.scheduler import Scheduler
+from serve_app.serve_autoscaling import PoolReports
 from serve_app.ticket_desk import TicketDesk
 from serve_app.tickets import ResultsPage, Ticket, TicketBook
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
@@ -93,6 +94,7 @@ class Router(DirectlyCalled):
             time.monotonic,
         )
         self._replicas = ReplicaWatch(pools, self._reported)
+        self._pool_reports = PoolReports()
         self._outcomes: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
@@ -201,6 +203,10 @@ class Router(DirectlyCalled):
             num_in_flight=len(self._in_flight),
             num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
         )
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve's controller learns of the pools' load, where a pool may grow; Serve asks."""
+        return self._pool_reports.values(self._scheduler.loads(), time.monotonic())
 
     async def plan(self) -> Plan:
         """The plan that is served."""
