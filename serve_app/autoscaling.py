@@ -12,17 +12,18 @@ from typing import NamedTuple
 
 # Over how long the work that comes is averaged: in the quick mean a step of the load shows within seconds, the steady
 # one is not taken in by bursts.
-QUICK_AVERAGE_S = 2.0
+QUICK_AVERAGE_S = 3.0
 STEADY_AVERAGE_S = 15.0
-# So much of a replica the quick mean must ask for beyond those there are: less may be chance, and is asked for by the
-# steady one soon if it is not.
-QUICK_MARGIN = 0.25
+# Averages hover. For one more replica than there are they must ask for so much of it, the quick one for more: it is
+# taken in by chance sooner, and the steady one soon knows.
+STEADY_MARGIN = 0.15
+QUICK_MARGIN = 0.3
+# And so much of the last one must be left over before it goes.
+DOWN_MARGIN = 0.1
 # What waits counts by its least of so long: a burst that is being worked off, or held for company, needs nobody.
 BACKLOG_LASTS_S = 3.0
-# A replica less must leave so much of one unused: averages that hover around a whole number change nothing.
-DOWN_MARGIN = 0.1
-# So small a part of a replica is no reason for one: a moving mean never comes back to zero.
-NEGLIGIBLE = 0.01
+# Sums of floats are no whole numbers.
+ROUNDING = 1e-6
 # Without a plan's own: see `Scheduling.max_defer_s`.
 DEFAULT_MAX_DEFER_S = 10.0
 
@@ -85,26 +86,27 @@ class Wanted:
 
 
 class DemandMeter:
-    """Moving means of what a counter of device seconds gains a second. They begin at zero, and climb."""
+    """What a counter of device seconds gained a second, over the last `QUICK_AVERAGE_S` and `STEADY_AVERAGE_S`.
+
+    It begins at zero and climbs; what is longer ago than an average counts no more.
+    """
 
     def __init__(self) -> None:
-        self._last: tuple[float, float] | None = None
-        self._means = Demand(0.0, 0.0)
+        self._readings: deque[tuple[float, float]] = deque()
 
     def read(self, total_s: float, now_s: float) -> Demand:
         """The means, now that the counter stands at `total_s`; readings may be any time apart."""
-        if self._last is None:
-            self._last = total_s, now_s
-        since_s = now_s - self._last[1]
-        if since_s > 0:
-            gained = max(0.0, total_s - self._last[0]) / since_s
-            quick, steady = self._means
-            self._means = Demand(
-                quick + (1 - math.exp(-since_s / QUICK_AVERAGE_S)) * (gained - quick),
-                steady + (1 - math.exp(-since_s / STEADY_AVERAGE_S)) * (gained - steady),
-            )
-            self._last = total_s, now_s
-        return self._means
+        readings = self._readings
+        readings.append((now_s, total_s))
+        while len(readings) > 1 and readings[1][0] <= now_s - STEADY_AVERAGE_S:
+            readings.popleft()
+        then_s, then_total_s = next(
+            each for each in reversed(readings) if each[0] <= now_s - QUICK_AVERAGE_S or each is readings[0]
+        )
+        return Demand(
+            (total_s - then_total_s) / max(now_s - then_s, QUICK_AVERAGE_S),
+            (total_s - readings[0][1]) / max(now_s - readings[0][0], STEADY_AVERAGE_S),
+        )
 
 
 class PoolScaler:
@@ -116,11 +118,12 @@ class PoolScaler:
     Order: up before down. A pool grows to the fewest that were wanted within `up_after_s`, once more than it has were
     wanted all that time, by several at once if need be; an empty one gets its first replica as soon as anything waits.
     It shrinks to the most that were wanted within `down_after_s`, once fewer were wanted all that time.
-    Bound: never below `least` or above `most`. A step of the load that lasts is answered within `up_after_s` and
-    `DEMAND_AVERAGE_S` times the logarithm of the step over a replica; a pool that grew keeps its size for
-    `down_after_s` at least, so that it changes its direction at most twice in that time, whatever the load does.
-    Hysteresis: to shrink, `DOWN_MARGIN` of a replica must be left over beside what is wanted.
-    Liveness: with nothing to do a pool is at `least` after `down_after_s` and a few averages.
+    Bound: never below `least` or above `most`. A step of the load that lasts is answered within `QUICK_AVERAGE_S` and
+    `up_after_s` but for a part of a replica, within `STEADY_AVERAGE_S` and `up_after_s` entirely; a pool that grew
+    keeps its size for `down_after_s` at least, so that it turns at most twice in that time, whatever the load does.
+    Hysteresis: to grow, the load must ask for `STEADY_MARGIN` of a further replica, or for `QUICK_MARGIN` within
+    seconds; to shrink, it must leave `DOWN_MARGIN` of one unused.
+    Liveness: with nothing to do a pool is at `least` after `STEADY_AVERAGE_S` and `down_after_s`.
     """
 
     def __init__(self, rules: Autoscaling, max_defer_s: float = DEFAULT_MAX_DEFER_S) -> None:
@@ -162,8 +165,8 @@ class PoolScaler:
         waits = need.waiting_s / self._rules.max_wait_s + need.deferred_s / self._max_defer_s
         lasts = self._least_backlog.of(waits, now_s)
         backlog = lasts if now_s >= self._settled_from_s else 0.0
-        quick = need.demand.quick / self._rules.utilisation - QUICK_MARGIN
-        busy = max(quick, need.demand.steady / self._rules.utilisation)
+        quick, steady = need.demand.quick / self._rules.utilisation, need.demand.steady / self._rules.utilisation
+        busy = max(quick - QUICK_MARGIN, steady - STEADY_MARGIN)
         if busy >= backlog:
             reason = f"{max(need.demand):.2f} device s come a second"
         else:
@@ -195,15 +198,15 @@ class _Smallest:
 
 def _replicas(amount: float, need: PoolNeed) -> int:
     """Whole replicas for so much of one, within the bounds."""
-    return min(max(math.ceil(amount - NEGLIGIBLE), need.least), need.most)
+    return min(max(math.ceil(amount - ROUNDING), need.least), need.most)
 
 
 def _waits(need: PoolNeed) -> bool:
-    return need.waiting_s + need.deferred_s > 0
+    return need.waiting_s + need.deferred_s > ROUNDING
 
 
 def _has_work(need: PoolNeed) -> bool:
-    return _waits(need) or max(need.demand.steady, need.served.steady) > NEGLIGIBLE
+    return _waits(need) or max(need.demand.steady, need.served.steady) > ROUNDING
 
 
 def _since(since_s: float | None, now_s: float, *, holds: bool) -> float | None:

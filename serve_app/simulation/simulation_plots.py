@@ -154,8 +154,7 @@ def _draw_replicas(figure: Figure, report: SimulationReport) -> None:
         name = f"{pool.name}: {figures.replica_s:,.0f} replica-seconds, {figures.ratio:.2f} times the clairvoyant's"
         axes.step(times_s, sizes, where="post", lw=2, color=POOL_COLOURS[index % len(POOL_COLOURS)], label=name)
     axes.set_xlim(0, report.duration_s)
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.25)
+    axes.set_ylim(0, 1.25 * max(1, *(pool.scaling.most for pool in report.pools if pool.scaling is not None)))
     axes.locator_params(axis="y", integer=True)
     axes.legend(loc="upper left", frameon=False, fontsize=9)
 
