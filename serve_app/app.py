@@ -3,7 +3,6 @@
 # No `from __future__ import annotations` here: Serve looks at the annotation of `build` itself, not at its name.
 import logging
 from pathlib import Path
-from typing import Any
 
 import ray
 from pydantic import BaseModel, ConfigDict
@@ -20,7 +19,6 @@ from serve_app.frame_log import FrameLog
 from serve_app.latency import LatencyModel
 from serve_app.latency_file import load_table
 from serve_app.plan import Plan, Runtime
-from serve_app.plan_content import plan_of
 from serve_app.plan_machine import machine_of
 from serve_app.pool_engines import PoolEngines, onnx_engines
 from serve_app.router import Router
@@ -44,13 +42,13 @@ class AppArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    plan: str | dict[str, Any]
-    """Path of the plan's YAML file, or `bundled:NAME`; or the whole plan, as `plan_content` gives it."""
+    plan: str
+    """Path of the plan's YAML file, or `bundled:NAME`."""
 
 
 def build(args: AppArgs) -> Application:
-    """Build the application of a plan; what `serve.yaml` names as `import_path`."""
-    return application(plan_of(args.plan) if isinstance(args.plan, dict) else load_plan(plan_path(args.plan)))
+    """Build the application of a plan file; what `serve.yaml` names as `import_path`."""
+    return application(load_plan(plan_path(args.plan)))
 
 
 def application(plan: Plan) -> Application:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from serve_app.app import application
 from serve_app.client import Client
 from serve_app.plan import Plan
 from serve_app.ray_session import check_room, deployed, start_ray, stop_ray
@@ -24,7 +25,7 @@ def local_service(plan: Plan, num_cpus: int | None = None) -> Iterator[Client]:
             at_end.callback(stop_ray)
             _end_in_order_on_sigterm()
             check_room(plan)
-            at_end.enter_context(deployed(plan))
+            at_end.enter_context(deployed(application(plan)))
             client = Client.connect()
         yield client
 

@@ -163,8 +163,8 @@ def _use_ray_token() -> None:
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
-def deploy(plan: Plan) -> DeploymentHandle[Any]:
-    """Deploy the application of a plan on the connected Ray and wait until every replica is warm.
+def deploy(application: serve.Application) -> DeploymentHandle[Any]:
+    """Deploy an application on the connected Ray and wait until every replica is warm.
 
     Raises:
         ServiceUnavailableError: it did not start; the message carries Serve's own.
@@ -173,17 +173,16 @@ def deploy(plan: Plan) -> DeploymentHandle[Any]:
     # No HTTP in front: callers use Python handles.
     serve.start(proxy_location="Disabled")
     try:
-        serve_config.apply(plan)
+        return serve_config.run(application)
     except RuntimeError as err:
         reason = _deployment_message() or str(err)
         delete_application()
         raise ServiceUnavailableError(f"service: did not start: {reason}") from err
-    return serve.get_app_handle(APP_NAME)
 
 
 def delete_application() -> None:
     """Take the application off the connected Ray, with the engines that its cluster holds; disks keep theirs."""
-    serve_config.withdraw()
+    serve_config.delete()
     remove_store()
 
 
@@ -197,9 +196,9 @@ def _deployment_message() -> str:
 
 
 @contextmanager
-def deployed(plan: Plan) -> Iterator[DeploymentHandle[Any]]:
-    """Deploy the application of a plan on the connected Ray, and stop Serve at the end."""
-    handle = deploy(plan)
+def deployed(application: serve.Application) -> Iterator[DeploymentHandle[Any]]:
+    """Deploy an application on the connected Ray, and stop Serve at the end."""
+    handle = deploy(application)
     try:
         yield handle
     finally:

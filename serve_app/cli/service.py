@@ -129,17 +129,19 @@ def _of_gib(device: DeviceFacts) -> str:
 
 def _deploy(path: Path, address: str) -> None:
     """Leave the application on a cluster that goes on without us."""
+    from serve_app.app import application
     from serve_app.ray_session import connect_ray, deploy
 
     connect_ray(address)
     with progress() as shown:
         shown.add_task(f"deploying {path.name} on {address}", total=None)
-        deploy(load_plan(path))
+        deploy(application(load_plan(path)))
     output.print(f"deployed on {address}", highlight=False)
 
 
 def _host(path: Path) -> None:
     """Run Ray and the application as children of this process until it is told to stop."""
+    from serve_app.app import application
     from serve_app.ray_session import (
         ServiceState,
         check_room,
@@ -162,7 +164,7 @@ def _host(path: Path) -> None:
             _stop_on_signals(stop)  # again: Ray has put in its own handlers, which leave without cleaning up
             plan = load_plan(path)
             check_room(plan)
-            at_end.enter_context(deployed(plan))
+            at_end.enter_context(deployed(application(plan)))
         write_note(ServiceState.SERVING, address, str(path))
         output.print(f"serving {path} on {address} (process {os.getpid()})", highlight=False)
         stop.wait()
