@@ -37,6 +37,8 @@ class Admission:
     critical frame takes the cheapest; a normal one is rejected with the time by which it would be late, unless it would
     be late on an idle pool as well, which no waiting mends: then it is admitted on the cheapest. Before any is rejected
     the pool goes down the ladder, if then there is room: what waits is moved when its batch is formed.
+    A pool that has no replica, since it starts its first one say, is passed over for one that has; deferred frames wait
+    for its replicas all the same, however much waits already: nothing is known of how many will come, and when.
     """
 
     def __init__(self, plan: Plan, pools: Mapping[str, PoolQueue]) -> None:
@@ -54,8 +56,12 @@ class Admission:
         last = len(routes) - 1
         wait_s = late_s = 0.0
         shed = full = None
+        pools = self._pools
         for index, route in enumerate(routes):
-            pressure = self._pools[route.pool].pressure
+            pool = pools[route.pool]
+            pressure = pool.pressure
+            if pool.is_empty and self._is_passed_over(routes, index):
+                continue
             if not is_critical and pressure.sheds:
                 shed = route.pool
             elif is_critical or index == last or route.rung >= pressure.rung:
@@ -69,6 +75,12 @@ class Admission:
         if shed is None and self.times(frame, routes[last], routes[last])[1] < frame.arrived_s:
             return (TOO_SHORT if last == 0 else self._admitted(routes, last, full)), last
         return self._rejected(shed, wait_s, late_s), last
+
+    def _is_passed_over(self, routes: tuple[Route, ...], index: int) -> bool:
+        """Whether a route's pool, which has no replica, is left for another one of the frame's routes."""
+        if routes[index].lane.lane_class is DEFERRED_LANE:
+            return False
+        return any(self._pools[route.pool].credits.num_ready for route in routes[index + 1 :])
 
     def _rejected(self, shed: str | None, wait_s: float, late_s: float) -> Verdict:
         if shed is not None:
@@ -91,6 +103,8 @@ class Admission:
         """The predicted wait on a route, and by how much the frame would be late there; at most 0: in time."""
         pool, now_s = self._pools[route.pool], frame.arrived_s
         own_s, left_s = route.own_s + pool.around_s, frame.deadline_s - now_s
+        if pool.is_empty and route.lane.lane_class is DEFERRED_LANE:
+            return 0.0, own_s * (1 + MARGIN_FRACTION) - left_s
         if frame.priority is CRITICAL:
             wait_s = pool.wait_for_critical_s(now_s)
             return wait_s, (wait_s + own_s) * (1 + CRITICAL_MARGIN_FRACTION) - left_s

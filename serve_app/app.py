@@ -10,6 +10,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
+from serve_app.app_name import ENGINE_PREFIX, ROUTER_NAME
 from serve_app.config import engine_cache_folder, load_plan, plan_path
 from serve_app.engine_replica import EngineReplica
 from serve_app.engine_store import StoreLine, open_store
@@ -22,6 +23,7 @@ from serve_app.plan import Plan, Runtime
 from serve_app.plan_machine import machine_of
 from serve_app.pool_engines import MakeEngines, PoolEngines, onnx_engines
 from serve_app.router import Router
+from serve_app.serve_autoscaling import pool_size, router_size
 from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
 
 logger = logging.getLogger(__name__)
@@ -59,8 +61,8 @@ def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
     """
     pools = {
         pool.name: serve.deployment(
-            name=f"engine-{pool.name}",
-            num_replicas=pool.num_replicas,
+            name=f"{ENGINE_PREFIX}{pool.name}",
+            **pool_size(plan, pool),
             ray_actor_options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus},
             max_ongoing_requests=ENGINE_MAX_ONGOING,
             logging_config=QUIET,
@@ -69,8 +71,8 @@ def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
         for pool in plan.pools
     }
     router = serve.deployment(
-        name="router",
-        num_replicas=plan.num_routers,
+        name=ROUTER_NAME,
+        **router_size(plan),
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=plan.limits.max_waiting_frames + ROUTER_SPARE_CALLS,
         logging_config=QUIET,

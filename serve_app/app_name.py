@@ -1,3 +1,6 @@
-"""The name under which the application is deployed and found."""
+"""The names under which the application and its deployments are deployed and found."""
 
 APP_NAME = "framelane"
+ROUTER_NAME = "router"
+# Before a pool's name.
+ENGINE_PREFIX = "engine-"

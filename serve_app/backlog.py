@@ -34,6 +34,11 @@ class Backlog:
         """Of all that waits."""
         return max(0.0, self.critical_s + self.others_s)
 
+    @property
+    def waiting_deferred_s(self) -> float:
+        """Of deferred frames."""
+        return max(0.0, self.deferred_s)
+
     def add(self, due_s: float, work_s: float, now_s: float) -> int:
         """Count noncritical work; returns the bin to give back to `remove`."""
         if int(now_s / BIN_S) > self._first:

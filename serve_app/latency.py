@@ -18,6 +18,9 @@ LEARNING_RATE = 0.05
 PACE_LEARNING_RATE = 0.1
 # One batch counts as at most so many times slower or faster than predicted, and the pace stays within reason.
 MAX_PACE_STEP = 2.0
+# In a thousand batches the pace returns to 1, and the estimates of the shapes that run take over what lasts. Otherwise
+# scatter alone would move pace and estimates apart, and shapes that are not run would be off by more and more.
+PACE_RETURN_RATE = 0.001
 MAX_PACE = 20.0
 # An observation counts at most so many spreads away: one stall must not teach that every batch stalls.
 OUTLIER_SPREADS = 3.0
@@ -131,9 +134,10 @@ class LatencyModel:
             ratio = took_s / (known.run_s * pace)
             if not 1 / MAX_PACE_STEP <= ratio <= MAX_PACE_STEP:
                 ratio = MAX_PACE_STEP if ratio > 1 else 1 / MAX_PACE_STEP
-            pace *= 1 + PACE_LEARNING_RATE * (ratio - 1)
-            self._pace = pace = min(MAX_PACE, max(1 / MAX_PACE, pace))
             known.move_towards(took_s / pace)
+            pace *= 1 + PACE_LEARNING_RATE * (ratio - 1)
+            pace += PACE_RETURN_RATE * (1 - pace)
+            self._pace = min(MAX_PACE, max(1 / MAX_PACE, pace))
         self._num_observed += 1
         if self._num_observed % REFRESH_OBSERVATIONS == 0:
             self._interpolated_s.clear()

@@ -38,6 +38,9 @@ class PoolQueue:
         held_lane: the lane whose next batch waits for company, or to be staged late; None: nothing waits for that.
         hold_until_s: when it is to be sent after all.
         long_batches: ids of the batches at replicas that are longer than a chunk, which none but deferred ones are.
+        is_empty: whether it is known to have no replica: all died, or it has shrunk to none; not before it was counted.
+        offered_s: device seconds of all frames that came so far, each by its first route, admitted or not.
+        sent_s: device seconds of all pieces that were sent to its replicas so far.
     """
 
     def __init__(self, name: str, pressure: Pressure, max_chunk_s: float) -> None:
@@ -53,6 +56,9 @@ class PoolQueue:
         self.others_served_s = 0.0
         self.held_lane: Lane | None = None
         self.hold_until_s = math.inf
+        self.is_empty = False
+        self.offered_s = 0.0
+        self.sent_s = 0.0
         self._run_s = 0.0
         self._lanes: dict[LaneKey, Lane] = {}
         self._lanes_of_class: tuple[list[Lane], ...] = ([], [], [])

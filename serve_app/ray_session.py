@@ -19,6 +19,7 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from serve_app import serve_config
 from serve_app.app_name import APP_NAME
 from serve_app.config import prepare_ray_environment, ray_address, state_folder
 from serve_app.engine_store import remove_store
@@ -173,7 +174,7 @@ def deploy(application: serve.Application) -> DeploymentHandle[Any]:
     # No HTTP in front: callers use Python handles.
     serve.start(proxy_location="Disabled")
     try:
-        return serve.run(application, name=APP_NAME, route_prefix=None)
+        return serve_config.run(application)
     except RuntimeError as err:
         reason = _deployment_message() or str(err)
         delete_application()
@@ -182,7 +183,7 @@ def deploy(application: serve.Application) -> DeploymentHandle[Any]:
 
 def delete_application() -> None:
     """Take the application off the connected Ray, with the engines that its cluster holds; disks keep theirs."""
-    serve.delete(APP_NAME)
+    serve_config.delete()
     remove_store()
 
 

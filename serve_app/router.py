@@ -60,6 +60,7 @@ from serve_app.results import (
 from serve_app.router_credits import RouterCredits
 from serve_app.router_status import merged, seen_by
 from serve_app.scheduler import Scheduler
+from serve_app.serve_autoscaling import PoolReports
 from serve_app.ticket_desk import TicketDesk
 from serve_app.tickets import ResultsPage, Ticket, TicketBook
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
@@ -125,6 +126,7 @@ class Router(DirectlyCalled):
         self._replicas: ReplicaWatch[ReplicaReport] = ReplicaWatch(
             pools, self._reported, lambda pool: (self._credits.ask(pool),)
         )
+        self._pool_reports = PoolReports()
         self._outcomes: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
@@ -265,6 +267,10 @@ class Router(DirectlyCalled):
             num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
         )
         return seen_by(self._own_report(), status)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve's controller learns of the pools' load, where a pool may grow; Serve asks."""
+        return self._pool_reports.values(self._scheduler.loads(), time.monotonic())
 
     async def plan(self) -> Plan:
         """The plan that is served."""

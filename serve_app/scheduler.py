@@ -77,6 +77,9 @@ class PoolLoad:
         rung: the first rung that noncritical frames may take.
         around_s: what a batch takes beside its device, of late.
         per_replica: how many noncritical batches it would have at each replica.
+        deferred_s: what of the backlog is deferred frames'.
+        offered_s: device seconds of all frames that came so far, each by its first route, admitted or not.
+        sent_s: device seconds of all pieces that were sent to its replicas so far, by the routes that they took.
     """
 
     num_replicas: int
@@ -86,6 +89,9 @@ class PoolLoad:
     rung: int
     around_s: float
     per_replica: int = MIN_CREDITS_PER_REPLICA
+    deferred_s: float = 0.0
+    offered_s: float = 0.0
+    sent_s: float = 0.0
 
 
 class Scheduler:
@@ -149,7 +155,8 @@ class Scheduler:
         return {
             name: PoolLoad(
                 pool.credits.num_ready, pool.num_pieces, pool.credits.num_batches, pool.backlog.total_s,
-                pool.pressure.rung, pool.around_s, pool.credits.per_replica,
+                pool.pressure.rung, pool.around_s, pool.credits.per_replica, pool.backlog.waiting_deferred_s,
+                pool.offered_s, pool.sent_s,
             )
             for name, pool in self._pools.items()
         }  # fmt: skip
@@ -177,11 +184,12 @@ class Scheduler:
             self._routes.refresh(now_s)
             self._routes_from_s = now_s
         rule = self._routes.rule_of(frame.camera)
+        routes = self._routes.routes(rule, frame.size_hw, frame.priority)
+        self._count_offered(routes)
         older = self._latest.get((frame.camera, frame.priority)) if rule.keep is KEEP_LATEST else None
         full = None if self._has_room(frame) else self._over_budget(frame, older)
         if full is not None:
             return Arrival(full)
-        routes = self._routes.routes(rule, frame.size_hw, frame.priority)
         if now_s - self._felt_s >= PRESSURE_INTERVAL_S:
             self._feel_pressure(now_s)
         verdict, index = self._admission.judge(frame, routes)
@@ -213,6 +221,7 @@ class Scheduler:
     def replicas_ready(self, pool: str, replicas: Collection[str] | Mapping[str, int]) -> None:
         """Say which replicas of a pool take batches now; a mapping: how many noncritical ones each may hold."""
         self._pool(pool).credits.set_ready(replicas)
+        self._pool(pool).is_empty = not replicas
         self._pool(pool).release()
 
     def replica_shared(
@@ -372,6 +381,11 @@ class Scheduler:
         for pool in self._pools.values():
             pool.feel_pressure(now_s)
 
+    def _count_offered(self, routes: tuple[Route, ...]) -> None:
+        """A frame has come, whatever becomes of it: its pool's counter grows by what it would have liked."""
+        for route in routes[:1]:
+            self._pools[route.pool].offered_s += route.piece_s * route.num_pieces
+
     def _has_room(self, frame: Frame) -> bool:
         """Whether there is room for a frame of any priority: the answer for nearly all of them, and quickly."""
         return len(self._entries) < self._max_others and self._held_bytes + frame.num_bytes <= self._max_others_bytes
@@ -406,7 +420,10 @@ class Scheduler:
             frame, route, waiting.routes[-1]
         )
         pool.add(waiting, pieces, now_s, is_new=is_new)
-        heappush(self._expiry, (waiting.last_start_s, next(self._order), waiting.epoch, waiting))
+        look_s = waiting.last_start_s
+        if waiting.routes[-1].pool != route.pool and waiting.begin_by_s < look_s:
+            look_s = waiting.begin_by_s  # another pool can take it in time if this one has no replica by then
+        heappush(self._expiry, (look_s, next(self._order), waiting.epoch, waiting))
         if len(self._expiry) > 2 * len(self._entries) + 64:
             self._expiry = [entry for entry in self._expiry if entry[3].epoch == entry[2]]
             heapify(self._expiry)
@@ -433,14 +450,17 @@ class Scheduler:
         expiry = self._expiry
         expired = []
         while expiry:
-            last_start_s, _, epoch, waiting = expiry[0]
+            look_s, _, epoch, waiting = expiry[0]
             if waiting.epoch != epoch:
                 heappop(expiry)
-            elif last_start_s > now_s:
+            elif look_s > now_s:
                 break
             else:
                 heappop(expiry)
-                if not waiting.num_waiting:
+                if not waiting.num_waiting or self._bridged(waiting, now_s):
+                    continue
+                if waiting.last_start_s > look_s:
+                    heappush(expiry, (waiting.last_start_s, next(self._order), epoch, waiting))
                     continue
                 if waiting.has_begun and now_s < waiting.frame.deadline_s:
                     # Some of its tiles have run: the others are due by the deadline only.
@@ -449,6 +469,19 @@ class Scheduler:
                 self._take_out(waiting)
                 expired.append(Expired(waiting.frame, waiting.route))
         return expired
+
+    def _bridged(self, waiting: Waiting, now_s: float) -> bool:
+        """Move a frame whose pool has no replica, while one starts say, to the first rung of a pool that has one."""
+        pool = self._pools[waiting.route.pool]
+        if not pool.is_empty or waiting.has_begun or waiting.last_start_s <= now_s:
+            return False
+        for index in range(waiting.index + 1, len(waiting.routes)):
+            if self._pools[waiting.routes[index].pool].credits.num_ready:
+                pool.take_out(waiting)
+                waiting.take_route(index)
+                self._enqueue(waiting, range(waiting.route.num_pieces), now_s, is_new=False)
+                return True
+        return False
 
     def _form_batches(self, pool: PoolQueue, now_s: float, batches: list[Batch], expired: list[Expired]) -> None:
         num_waiting, before_s = pool.num_waiting, pool.before_s
@@ -530,6 +563,7 @@ class Scheduler:
                 self._no_longer_latest(waiting)
         if lane.key.lane_class is not CRITICAL:
             pool.others_served_s = now_s
+        pool.sent_s += route.piece_s * len(taken)
         run_s = self._latency.predict_s(route.model, route.canvas, len(taken))
         batch = Batch(
             next(self._batch_ids), pool.name, place.replica.name, route.bucket, route.model, route.canvas, urgent,

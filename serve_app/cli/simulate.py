@@ -32,9 +32,17 @@ from serve_app.simulation.simulate import (
     SimulatedCalls,
     Simulation,
 )
+from serve_app.simulation.simulated_scaling import DEFAULT_START_UP_S, SimulatedScaling
 from serve_app.simulation.simulation_plots import save_plots
 from serve_app.simulation.simulation_report import SimulationReport, offered_use, report
-from serve_app.simulation.simulation_table import class_table, ends_table, pool_table, summary_line, sweep_table
+from serve_app.simulation.simulation_table import (
+    class_table,
+    ends_table,
+    pool_table,
+    scaling_table,
+    summary_line,
+    sweep_table,
+)
 from serve_app.simulation.trace_file import load_trace
 from serve_app.simulation.traces import FleetSpec, TraceSource
 
@@ -80,6 +88,12 @@ def simulate(
     ),
     detect_s: Annotated[float, typer.Option(help="From a replica's death until it is noticed.")] = DEFAULT_DETECT_S,
     restart_s: Annotated[float, typer.Option(help="From then until it is replaced.")] = DEFAULT_RESTART_S,
+    autoscale: Annotated[
+        bool, typer.Option("--autoscale", help="Pools with max_replicas grow and shrink as they do in service.")
+    ] = False,
+    start_up_s: Annotated[
+        float, typer.Option(help="With --autoscale: from a replica's start until it is warm.")
+    ] = DEFAULT_START_UP_S,
     tick_ms: Annotated[float, typer.Option(help="The router decides once for all of so long; 0: at each event.")] = 0.0,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write all figures into this file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Draw pictures into this folder.")] = None,
@@ -91,12 +105,14 @@ def simulate(
     start = _loaded(believed, checked, force=True) if believed is not None else table
     calls = SimulatedCalls(before_ms / 1000, after_ms / 1000, detect_s, restart_s, tick_ms / 1000)
     failures = _failures(fail_at or [], checked)
+    starts_s = start_up_s if autoscale else None
     source = _with_seconds(load_trace(trace), trace, seconds, seed)
     reports: list[SimulationReport] = []
     with progress() as shown:
         task = shown.add_task("simulating", total=len(loads))
         for each in loads:
-            reports.append(_one(checked, source, each, table, start, random.Random(seed or 0), calls, failures))  # noqa: S311
+            lots = random.Random(seed or 0)  # noqa: S311
+            reports.append(_one(checked, source, each, table, start, lots, calls, failures, starts_s))
             shown.advance(task)
     label = f"SIMULATED; latencies {table.origin.value}: {table.machine}"
     _print(reports, label)
@@ -116,14 +132,27 @@ def _one(
     lots: random.Random,
     calls: SimulatedCalls,
     failures: Sequence[Failure],
+    start_up_s: float | None,
 ) -> SimulationReport:
     frames = source.at_load(load)
     scheduler = Scheduler(plan, LatencyModel(start))
+    scaling = None if start_up_s is None else SimulatedScaling(plan, scheduler.loads, start_up_s=start_up_s)
     begin_s = time.perf_counter()
-    run = Simulation(plan, scheduler, LatencyModel(table), lots.gauss, calls=calls, failures=failures).run(frames)
+    run = Simulation(
+        plan, scheduler, LatencyModel(table), lots.gauss, calls=calls, failures=failures, scaling=scaling
+    ).run(frames)
     took_s = time.perf_counter() - begin_s
     errors.print(f"load {load:g}: {len(frames):,} frames simulated in {took_s:.1f} s", highlight=False)
-    return report(run, offered_use=offered_use(plan, frames, LatencyModel(table)), load=load)
+    if scaling is None:
+        return report(run, offered_use=offered_use(plan, frames, LatencyModel(table)), load=load)
+    use = offered_use(_at_its_largest(plan), frames, LatencyModel(table))
+    return report(run, offered_use=use, load=load, scaling=scaling.figures(frames, LatencyModel(table)))
+
+
+def _at_its_largest(plan: Plan) -> Plan:
+    """The plan with every pool as large as it may grow: of that capacity a load is a share."""
+    pools = tuple(dataclasses.replace(pool, num_replicas=pool.max_replicas or pool.num_replicas) for pool in plan.pools)
+    return dataclasses.replace(plan, pools=pools)
 
 
 def _print(reports: Sequence[SimulationReport], label: str) -> None:
@@ -135,6 +164,9 @@ def _print(reports: Sequence[SimulationReport], label: str) -> None:
     output.print(class_table(reports[0]))
     output.print(ends_table(reports[0]))
     output.print(pool_table(reports[0]))
+    sizes = scaling_table(reports[0])
+    if sizes is not None:
+        output.print(sizes)
 
 
 def _write_json(path: Path, plan: str, trace: Path, table: LatencyTable, reports: Sequence[SimulationReport]) -> None:

@@ -26,6 +26,7 @@ from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
 from serve_app.replica_credits import new_tuple
 from serve_app.scheduler import NOTHING, Arrival, Decisions
 from serve_app.simulation.simulated_replica import BatchTimes, DeviceTimes, Gauss, Job, SimulatedReplica
+from serve_app.simulation.simulated_scaling import SimulatedScaling
 from serve_app.simulation.simulation_run import VERDICT_CODES, RunRecorder, SimulationRun
 from serve_app.simulation.traces import Floats, Trace
 from serve_app.verdicts import Outcome, VerdictKind
@@ -135,6 +136,7 @@ class Simulation:
         calls: SimulatedCalls | None = None,
         failures: Iterable[Failure] = (),
         times: BatchTimes | None = None,
+        scaling: SimulatedScaling | None = None,
     ) -> None:
         """Take all that takes part.
 
@@ -146,6 +148,7 @@ class Simulation:
             calls: what they take beside the devices.
             failures: of replicas.
             times: what batches take, in the place of `truth`, `gauss` and the ways of `calls`.
+            scaling: fresh; None: every pool keeps its size.
 
         Raises:
             InvalidPlanError: a failure in a pool that the plan does not have, or at no moment.
@@ -163,6 +166,10 @@ class Simulation:
         self._numbers = itertools.count(1)
         for failure in failures:
             self._at(failure.at_s, self._dies, _pool_of(failure, plan))
+        self._scaling = scaling
+        self._end_s = 0.0
+        if scaling is not None:
+            self._at(0.0, self._scales, scaling)
         self._next_s = self._heap[0][0] if self._heap else math.inf
 
     def run(self, trace: Trace) -> SimulationRun:
@@ -174,6 +181,7 @@ class Simulation:
         """
         _check_sizes(trace, self._plan)
         deadline_s = _deadlines_s(trace, self._plan)
+        self._end_s = trace.duration_s
         self._record = record = RunRecorder(trace, tuple(self._replicas))
         for pool in self._plan.pools:
             self._starts_up(pool.name, pool.num_replicas)
@@ -346,6 +354,29 @@ class Simulation:
             name = f"{pool}-{next(self._numbers)}"
             replicas[name] = SimulatedReplica(name, pool, self._plan.scheduling.max_starve_s)
         self._policy.replicas_ready(pool, tuple(replicas))
+
+    def _scales(self, scaling: SimulatedScaling, now_s: float) -> bool:
+        """The scalers are asked, until the cameras have stopped and nothing is left to do."""
+        num_ready = {pool: len(replicas) for pool, replicas in self._replicas.items()}
+        changes = scaling.changes(num_ready, now_s)
+        for pool, (num_new, num_leaving) in changes.items():
+            for _ in range(num_new):
+                self._at(now_s + scaling.start_up_s, self._is_up, pool)
+            replicas = self._replicas[pool]
+            alive = [replica.name for replica in replicas.values() if replica.is_alive]
+            for name in alive[len(alive) - min(num_leaving, len(alive)) :]:
+                del replicas[name]  # it still runs what it holds
+            self._policy.replicas_ready(pool, tuple(replicas))
+        if now_s < self._end_s or scaling.has_work():
+            self._at(now_s + scaling.tick_s, self._scales, scaling)
+        return bool(changes)
+
+    def _is_up(self, pool: str, now_s: float) -> bool:
+        """A replica that was started is warm, if it is still wanted."""
+        if self._scaling is None or not self._scaling.is_up(pool, now_s):
+            return False
+        self._starts_up(pool, 1)
+        return True
 
     def _dies(self, pool: str, now_s: float) -> bool:
         """The replica of a pool that has lived longest, with all that it has not yet run; none left: nothing."""

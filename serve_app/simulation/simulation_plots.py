@@ -40,11 +40,14 @@ def save_plots(folder: Path, reports: Sequence[SimulationReport], label: str) ->
     one = reports[0]
     if len(reports) > 1:
         return (_save(folder / "sweep.png", (11.0, 4.6), label, lambda figure: _draw_sweep(figure, reports)),)
-    return (
+    files: tuple[Path, ...] = (
         _save(folder / "latency.png", (9.0, 5.0), label, lambda figure: _draw_latencies(figure, one)),
         _save(folder / "queue.png", (9.0, 4.4), label, lambda figure: _draw_queue(figure, one)),
         _save(folder / "batches.png", (9.0, 4.4), label, lambda figure: _draw_batches(figure, one)),
     )
+    if any(pool.scaling is not None for pool in one.pools):
+        files += (_save(folder / "replicas.png", (9.0, 4.4), label, lambda figure: _draw_replicas(figure, one)),)
+    return files
 
 
 def _save(path: Path, size_in: tuple[float, float], label: str, draw: Callable[[Figure], None]) -> Path:
@@ -138,6 +141,21 @@ def _draw_batches(figure: Figure, report: SimulationReport) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.margins(y=0.2)
     axes.grid(visible=False, axis="x")
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+
+
+def _draw_replicas(figure: Figure, report: SimulationReport) -> None:
+    axes = _axes(figure, "Replicas of the pools that grow and shrink, starting ones included", "seconds", "replicas")
+    for index, pool in enumerate(report.pools):
+        if pool.scaling is None:
+            continue
+        times_s, sizes = [*pool.scaling.times_s, report.duration_s], [*pool.scaling.sizes, pool.scaling.sizes[-1]]
+        figures = pool.scaling
+        name = f"{pool.name}: {figures.replica_s:,.0f} replica-seconds, {figures.ratio:.2f} times the clairvoyant's"
+        axes.step(times_s, sizes, where="post", lw=2, color=POOL_COLOURS[index % len(POOL_COLOURS)], label=name)
+    axes.set_xlim(0, report.duration_s)
+    axes.set_ylim(0, 1.25 * max(1, *(pool.scaling.most for pool in report.pools if pool.scaling is not None)))
+    axes.locator_params(axis="y", integer=True)
     axes.legend(loc="upper left", frameon=False, fontsize=9)
 
 

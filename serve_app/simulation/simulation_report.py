@@ -14,6 +14,7 @@ from serve_app.latency import LatencyModel
 from serve_app.plan import Plan
 from serve_app.planning.plan_load import padding_of
 from serve_app.routes import RouteTable
+from serve_app.simulation.simulated_scaling import ScalingFigures
 from serve_app.simulation.simulation_run import OUTCOME_CODES, OUTCOMES, VERDICT_CODES, VERDICTS, SimulationRun
 from serve_app.simulation.traces import Floats, Trace
 from serve_app.verdicts import Outcome, VerdictKind
@@ -67,6 +68,7 @@ class PoolFigures:
         num_batches: that came to a device.
         mean_batch: pieces in one of them.
         batch_counts: batches by size.
+        scaling: how its size went; None: it kept it.
     """
 
     name: str
@@ -75,6 +77,12 @@ class PoolFigures:
     num_batches: int
     mean_batch: float
     batch_counts: Mapping[int, int]
+    scaling: ScalingFigures | None = None
+
+    @property
+    def mean_replicas(self) -> float:
+        """Replicas over the time."""
+        return self.num_replicas if self.scaling is None else self.scaling.mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,11 @@ class SimulationReport:
     def as_json(self) -> dict[str, object]:
         """All figures, for `json.dumps`; p50, p95 and p99 in milliseconds beside the quantiles in seconds."""
         content = dataclasses.asdict(self)
+        for pool, figures in zip(content["pools"], self.pools, strict=True):
+            if figures.scaling is None:
+                del pool["scaling"]
+            else:
+                pool["scaling"]["ratio"] = figures.scaling.ratio
         content["classes"] = [
             dataclasses.asdict(figures)
             | {f"p{percent}_ms": _ms(figures.latency_s(percent / 100)) for percent in (50, 95, 99)}
@@ -132,8 +145,14 @@ class SimulationReport:
         return content
 
 
-def report(run: SimulationRun, *, offered_use: float, load: float = 1.0) -> SimulationReport:
-    """Work the figures out."""
+def report(
+    run: SimulationRun,
+    *,
+    offered_use: float,
+    load: float = 1.0,
+    scaling: Mapping[str, ScalingFigures] | None = None,
+) -> SimulationReport:
+    """Work the figures out; `scaling` has those of the pools that grew and shrank."""
     trace, in_time = run.trace, run.in_time
     rows = _class_rows(run)
     batches = run.batches
@@ -149,7 +168,7 @@ def report(run: SimulationRun, *, offered_use: float, load: float = 1.0) -> Simu
         padding_fraction=_padding_fraction(run),
         mean_batch=float(batches.size[ran].mean()) if ran.any() else 0.0,
         classes=tuple(_class_figures(run, name, of, in_time) for name, of in rows.items() if of.any()),
-        pools=tuple(_pool_figures(run, index) for index in range(len(run.pools))),
+        pools=tuple(_pool_figures(run, index, (scaling or {}).get(name)) for index, name in enumerate(run.pools)),
         queue=_queue_depth(run, rows),
     )
 
@@ -167,7 +186,7 @@ def offered_use(plan: Plan, trace: Trace, latency: LatencyModel) -> float:
         if ways:
             best_s = latency.predict_s(ways[0].model, ways[0].canvas, ways[0].max_batch) / ways[0].max_batch
             needed_s += int(count) * best_s * ways[0].num_pieces
-    return needed_s / (trace.duration_s * sum(pool.num_replicas for pool in plan.pools))
+    return needed_s / (trace.duration_s * max(1, sum(pool.num_replicas for pool in plan.pools)))
 
 
 def _class_rows(run: SimulationRun) -> dict[str, Flags]:
@@ -199,19 +218,21 @@ def _counts(names: Sequence[str], codes: npt.NDArray[np.uint8]) -> dict[str, int
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
-def _pool_figures(run: SimulationRun, index: int) -> PoolFigures:
+def _pool_figures(run: SimulationRun, index: int, scaling: ScalingFigures | None) -> PoolFigures:
     batches, duration_s = run.batches, run.trace.duration_s
     rows = (batches.pool == index) & (batches.ran_s > 0)
     sizes, start_s = batches.size[rows], batches.start_s[rows]
     within_s = np.clip(duration_s - start_s, 0, batches.ran_s[rows])
     counts = np.bincount(sizes).tolist() if len(sizes) else []
+    replica_s = duration_s * run.num_replicas[index] if scaling is None else scaling.replica_s
     return PoolFigures(
         name=run.pools[index],
         num_replicas=run.num_replicas[index],
-        use_fraction=float(within_s.sum()) / (duration_s * run.num_replicas[index]),
+        use_fraction=float(within_s.sum()) / replica_s if replica_s else 0.0,
         num_batches=len(sizes),
         mean_batch=float(sizes.mean()) if len(sizes) else 0.0,
         batch_counts={size: count for size, count in enumerate(counts) if count},
+        scaling=scaling,
     )
 
 

@@ -47,13 +47,30 @@ def pool_table(report: SimulationReport) -> Table:
     for pool in report.pools:
         table.add_row(
             escape(pool.name),
-            str(pool.num_replicas),
+            str(pool.num_replicas) if pool.scaling is None else f"{pool.scaling.least}–{pool.scaling.most}",
             f"{pool.use_fraction:.1%}",
             f"{pool.num_batches:,}",
             f"{pool.mean_batch:.2f}",
             _counts({str(size): count for size, count in pool.batch_counts.items()}),
         )
     return table
+
+
+def scaling_table(report: SimulationReport) -> Table | None:
+    """One row a pool that grew and shrank: its size, what it cost beside who knew the future; None if all kept theirs.
+
+    `optimum s` are the clairvoyant's replica-seconds, `of it` ours as a multiple of them.
+    """
+    table = _table("pool", "least", "mean", "most", "changes", "replica s", "optimum s", "of it")
+    for pool in report.pools:
+        if pool.scaling is not None:
+            figures = pool.scaling
+            table.add_row(
+                escape(pool.name), str(figures.least), f"{figures.mean:.2f}", str(figures.most),
+                str(figures.num_changes), f"{figures.replica_s:,.0f}", f"{figures.clairvoyant_s:,.0f}",
+                f"{figures.ratio:.2f}",
+            )  # fmt: skip
+    return table if table.row_count else None
 
 
 def sweep_table(reports: Sequence[SimulationReport]) -> Table:
@@ -67,8 +84,8 @@ def sweep_table(reports: Sequence[SimulationReport]) -> Table:
     )  # fmt: skip
     for report in reports:
         critical, normal = report.class_named("critical"), report.class_named("normal")
-        replicas = sum(pool.num_replicas for pool in report.pools)
-        use = sum(pool.use_fraction * pool.num_replicas for pool in report.pools) / replicas
+        replicas = sum(pool.mean_replicas for pool in report.pools)
+        use = sum(pool.use_fraction * pool.mean_replicas for pool in report.pools) / (replicas or 1)
         table.add_row(
             f"{report.load:g}",
             f"{report.offered_hz:,.1f}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -202,3 +204,14 @@ def test_predictions_stay_within_what_was_seen(values_s):
     predicted_s = told(*values_s).predict_s("full", VGA, 1)
 
     assert min(0.010, *values_s) * 0.999 <= predicted_s <= max(0.010, *values_s) * 1.001
+
+
+def test_scatter_of_one_shape_says_nothing_of_the_others():
+    """A hundred thousand batches of one, ten minutes of a busy pool: the others stay what they were measured."""
+    lots, model = random.Random(0), sample_latency()
+    for _ in range(100_000):
+        model.observe("full", VGA, 1, lots.gauss(0.010, 0.00125))
+
+    assert model.predict_s("full", VGA, 1) == pytest.approx(0.010, rel=0.15)
+    assert model.predict_s("full", VGA, 4) == pytest.approx(0.028, rel=0.15)
+    assert model.predict_s("full", HD, 1) == pytest.approx(0.030, rel=0.15)

@@ -280,20 +280,36 @@ def test_batches_teach_the_latency_model():
 
 
 def test_loads_tell_each_pool_apart():
-    """In the plan's order: replicas, pieces that wait, batches that run, the work, the rung, the call."""
+    """In the plan's order: replicas, pieces that wait, batches that run, the work, the rung, the call, the counters."""
     scheduler = scheduler_of(*(sample_frame(str(at), size_hw=UHD) for at in range(3)), sample_frame("v"), far=2)
     scheduler.decide(0.0)
-    vga_piece_s = (0.028 + CALL_COST_S) / 4
+    vga_piece_s, uhd_piece_s = (0.028 + CALL_COST_S) / 4, UHD_S + CALL_COST_S
 
     assert list(scheduler.loads().items()) == [
         (
             "near",
-            PoolLoad(0, num_waiting=1, num_running=0, backlog_s=pytest.approx(vga_piece_s), rung=0, around_s=0.01),
+            PoolLoad(
+                0,
+                num_waiting=1,
+                num_running=0,
+                backlog_s=pytest.approx(vga_piece_s),
+                rung=0,
+                around_s=0.01,
+                offered_s=vga_piece_s,
+            ),
         ),
         (
             "far",
             PoolLoad(
-                2, num_waiting=1, num_running=2, backlog_s=pytest.approx(UHD_S + CALL_COST_S), rung=0, around_s=0.01
+                2,
+                num_waiting=1,
+                num_running=2,
+                backlog_s=pytest.approx(uhd_piece_s),
+                rung=0,
+                around_s=0.01,
+                deferred_s=pytest.approx(uhd_piece_s),
+                offered_s=pytest.approx(3 * uhd_piece_s),
+                sent_s=pytest.approx(2 * uhd_piece_s),
             ),
         ),
     ]

@@ -23,8 +23,10 @@ PURE = [
     "retries", "router_credits", "router_status", "routes", "scheduler",
     "spool_rules", "tickets", "verdicts", "planning.bucket_search", "planning.canvas_search", "planning.drift",
     "planning.engine_memory", "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal",
-    "planning.traffic", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
-    "simulation.simulation_report", "simulation.simulation_run", "simulation.simulation_table", "simulation.traces",
+    "planning.traffic",
+    "simulation.clairvoyant", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
+    "simulation.simulated_scaling", "simulation.simulation_report", "simulation.simulation_run",
+    "simulation.simulation_table", "simulation.traces",
 ]  # fmt: skip
 HEAVY = [
     "ray", "torch", "ultralytics", "tensorrt", "tensorrt_rtx_bindings", "cuda", "pynvml",
