@@ -22,8 +22,7 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.app_name import APP_NAME
 from serve_app.config import prepare_ray_environment, ray_address, state_folder
 from serve_app.engine_store import remove_store
-from serve_app.errors import InvalidPlanError, ServiceUnavailableError
-from serve_app.plan import Plan
+from serve_app.errors import ServiceUnavailableError
 
 SERVICE_FILE = "service.json"
 LOCK_FILE = "service.lock"
@@ -71,24 +70,6 @@ def start_ray(num_cpus: int | None = None) -> str:
         logging_level=logging.ERROR,
     )
     return str(ray.get_runtime_context().gcs_address)
-
-
-def check_room(plan: Plan) -> None:
-    """Raise `InvalidPlanError` if the connected Ray has not what all replicas reserve: Serve would wait for ever.
-
-    Only for a Ray whose size is final; one with an autoscaler may still grow.
-    """
-    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    asked = {
-        "CPU": sum(pool.num_replicas * pool.num_cpus for pool in plan.pools),
-        "GPU": sum(pool.num_replicas * pool.num_gpus for pool in plan.pools),
-    }
-    for resource, amount in asked.items():
-        if amount > has.get(resource, 0):
-            raise InvalidPlanError(
-                f"pools: got {amount:g} {resource}s for all replicas, this machine has {has.get(resource, 0):g}; "
-                f"lower replicas or {resource.lower()}s in the plan"
-            )
 
 
 def connect_ray(address: str | None = None) -> ServiceNote | None:

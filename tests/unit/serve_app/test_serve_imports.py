@@ -23,6 +23,7 @@ PURE = [
     "planning.engine_memory", "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal",
     "planning.traffic", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
     "simulation.simulation_report", "simulation.simulation_run", "simulation.simulation_table", "simulation.traces",
+    "cluster_room", "label_rule", "placement", "replica_packing",
 ]  # fmt: skip
 HEAVY = [
     "ray", "torch", "ultralytics", "tensorrt", "tensorrt_rtx_bindings", "cuda", "pynvml",
