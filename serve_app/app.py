@@ -10,6 +10,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
+from serve_app.app_name import ROUTER_NAME
 from serve_app.config import engine_cache_folder, load_plan, plan_path
 from serve_app.engine_replica import EngineReplica
 from serve_app.engine_store import StoreLine, open_store
@@ -74,7 +75,7 @@ def application(plan: Plan) -> Application:
         for pool in plan.pools
     }
     router = serve.deployment(
-        name="router",
+        name=ROUTER_NAME,
         num_replicas=1,
         max_ongoing_requests=plan.limits.max_waiting_frames + ROUTER_SPARE_CALLS,
         logging_config=QUIET,

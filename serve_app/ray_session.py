@@ -17,9 +17,10 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.app_name import APP_NAME
+from serve_app.app_name import APP_NAME, ROUTER_NAME
 from serve_app.config import prepare_ray_environment, ray_address, state_folder
 from serve_app.engine_store import remove_store
 from serve_app.errors import ServiceUnavailableError
@@ -141,6 +142,18 @@ def _use_ray_token() -> None:
         return
     logging.getLogger(setup.__name__).setLevel(logging.ERROR)
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def router_handle() -> DeploymentHandle[Any]:
+    """The handle of the connected Ray's application.
+
+    Serve forgets which deployment is an application's first when a new version of it is refused, though the old one
+    goes on; its deployments are still known by name.
+    """
+    try:
+        return serve.get_app_handle(APP_NAME)
+    except RayServeException:
+        return serve.get_deployment_handle(ROUTER_NAME, APP_NAME)
 
 
 def deploy(application: serve.Application) -> DeploymentHandle[Any]:

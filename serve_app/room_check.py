@@ -21,8 +21,10 @@ logger = logging.getLogger(__name__)
 # What a service that has just ended held is told as free within a second or two; Ray's heartbeats bring it.
 SETTLE_S = 5.0
 LOOK_EVERY_S = 0.5
-# Loading Ray's workers and warming small models takes seconds; who waits longer than this for a place is told.
+# How often those who wait for a deployment hear what it lacks.
 TELL_AFTER_S = 10.0
+# Starting Ray's workers takes a busy machine ten seconds and more: where there is room, this long is no news.
+PATIENCE_S = 60.0
 
 
 def check_room(plan: Plan, *, may_grow: bool = False, wait_s: float = 0.0) -> tuple[str, ...]:
@@ -77,20 +79,20 @@ def telling_who_waits(plan: Plan, tell: Callable[[str], None]) -> Iterator[None]
 
 
 def _watch(plan: Plan, tell: Callable[[str], None], done: threading.Event) -> None:
-    told = ""
+    told, begun_s = "", time.monotonic()
     while not done.wait(TELL_AFTER_S):
         with contextlib.suppress(RayError):  # the next look may be answered
-            text = _who_waits(plan)
+            text = _who_waits(plan, patient=time.monotonic() - begun_s < PATIENCE_S)
             if text and text != told:
                 tell(text)
             told = text
 
 
-def _who_waits(plan: Plan) -> str:
-    """Which deployments have replicas without a place, and what is missing; empty: none has."""
+def _who_waits(plan: Plan, *, patient: bool) -> str:
+    """Which deployments have replicas without a place, and what is missing; empty: none has, or it is early."""
     waiting = [f"{name}: {count}" for name, count in sorted(service_replicas().without_place.items())]
-    if not waiting:
-        return ""
     missing = "; ".join(room_for(plan, machines_of_cluster()).shortages)
-    reason = missing or "there is room, but other replicas stand in the way or have not ended yet"
+    if not waiting or (patient and not missing):
+        return ""
+    reason = missing or "there is room, but other replicas stand in the way, or have not ended yet"
     return f"replicas wait for a machine ({', '.join(waiting)}): {reason}"
