@@ -1,7 +1,8 @@
 """Whether the replicas of a plan find a place on a cluster, and what is missing where they do not.
 
 The least number of replicas of each pool counts; whether a pool can grow to its `max_replicas` is a warning only.
-Routers take no CPU and go anywhere. A plan that fits is never refused: where the search gives up, it counts as fitting.
+Routers reserve nothing and go anywhere that their label allows. A plan that fits is never refused: where the search
+gives up, it counts as fitting.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from serve_app.label_rule import LabelRule, label_rules
+from serve_app.placement import ROUTER_LABELS
 from serve_app.plan import Plan, Pool
 from serve_app.replica_packing import UNIT, Demand, Space, fits, room_on
 
@@ -61,8 +63,16 @@ class RoomAnswer:
 
 def room_for(plan: Plan, machines: Sequence[Machine]) -> RoomAnswer:
     """What of a plan has a place on these machines."""
-    shortages = _shortages(plan.pools, machines)
+    shortages = _shortages(plan.pools, machines) + _routers_lack(machines)
     return RoomAnswer(shortages, () if shortages else _warnings(plan.pools, machines))
+
+
+def _routers_lack(machines: Sequence[Machine]) -> tuple[str, ...]:
+    rules = label_rules(ROUTER_LABELS, "routers")
+    if any(rule.allows(dict(machine.labels)) for machine in machines for rule in rules):
+        return ()
+    refused = ", ".join(f"{key}={value.removeprefix('!')}" for key, value in ROUTER_LABELS.items())
+    return (f"routers: every machine has the label {refused}; start one without it",)
 
 
 def _shortages(pools: Sequence[Pool], machines: Sequence[Machine]) -> tuple[str, ...]:

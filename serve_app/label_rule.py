@@ -23,11 +23,13 @@ class LabelRule:
         key: the label's name.
         values: what it may be, or may not be.
         negated: whether `values` are what it may not be; then a machine without this label is allowed.
+        selector: the same as Ray's label selector. Without spaces: Ray 2.60 takes `in(l4, a10)`, and looks for ` a10`.
     """
 
     key: str
     values: frozenset[str]
     negated: bool
+    selector: str
 
     def allows(self, labels: Mapping[str, str]) -> bool:
         """Whether a machine with these labels is one of those that are meant."""
@@ -60,5 +62,5 @@ def _rule(key: str, value: str, where: str) -> LabelRule:
             f"{where}.{key}: got {value!r}, allowed are a value such as l4, '!l4' for any other, in(l4, a10) for one "
             "of several, '!in(l4, a10)' for none of them"
         )
-    values = found["many"].split(",") if found["many"] else [found["one"]]
-    return LabelRule(key, frozenset(each.strip() for each in values), found["no"] == "!")
+    values = found["many"].replace(" ", "").split(",") if found["many"] else [found["one"]]
+    return LabelRule(key, frozenset(values), found["no"] == "!", value.replace(" ", ""))
