@@ -149,11 +149,17 @@ def router_handle() -> DeploymentHandle[Any]:
 
     Serve forgets which deployment is an application's first when a new version of it is refused, though the old one
     goes on; its deployments are still known by name.
+
+    Raises:
+        RayServeException: there is none.
     """
     try:
         return serve.get_app_handle(APP_NAME)
-    except RayServeException:
-        return serve.get_deployment_handle(ROUTER_NAME, APP_NAME)
+    except RayServeException as err:
+        try:
+            return serve.get_deployment_handle(ROUTER_NAME, APP_NAME)
+        except KeyError:
+            raise err from None
 
 
 def deploy(application: serve.Application) -> DeploymentHandle[Any]:

@@ -38,7 +38,8 @@ class StartedCluster:
 
     def __init__(self, folder, environment):
         self.folder = folder
-        self.environment = environment | {"RAY_AUTH_TOKEN": TOKEN}
+        # Nodes that end need not be quiesced first: all end.
+        self.environment = environment | {"RAY_AUTH_TOKEN": TOKEN, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
         self.config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
         self.port = _free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -61,6 +62,7 @@ class StartedCluster:
         self._start(
             name, f"{command} {SMALL}".replace("~/framelane/labels.yaml", str(self.folder / f"{name}.yaml")), {}
         )
+        self._until(name, lambda: "Ray runtime started" in (self.folder / f"{name}.log").read_text())
 
     def _until(self, name, is_so):
         give_up_s = time.monotonic() + START_S
@@ -88,6 +90,7 @@ class StartedCluster:
                 process.wait(max(0.1, give_up_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _free_port():
