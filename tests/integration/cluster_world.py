@@ -41,7 +41,7 @@ class StartedCluster:
         # Nodes that end need not be quiesced first: all end.
         self.environment = environment | {"RAY_AUTH_TOKEN": TOKEN, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
         self.config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-        self.port = _free_port()
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.processes = {}
 
@@ -50,7 +50,7 @@ class StartedCluster:
         command = start_command(self.config, "head").replace("--port=6379", f"--port={self.port}")
         command = command.replace("--autoscaling-config=~/ray_bootstrap_config.yaml", "")
         ours = (
-            f"--block --include-dashboard=false --object-store-memory=100000000 --ray-client-server-port={_free_port()}"
+            f"--block --include-dashboard=false --object-store-memory=100000000 --ray-client-server-port={free_port()}"
         )
         self._start("head", f"{command} {ours}", more)
         self._until("head", lambda: _answers(self.port))
@@ -93,7 +93,8 @@ class StartedCluster:
                 process.wait()
 
 
-def _free_port():
+def free_port():
+    """A port that nobody listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
