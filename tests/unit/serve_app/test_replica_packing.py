@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.replica_packing import UNIT, Demand, Space, fits, room_on
@@ -45,7 +46,7 @@ def clusters(draw):
     spaces = [
         Space(cpu * HALF, min(gpu * HALF, num_gpus * UNIT), num_gpus)
         for cpu, gpu, num_gpus in draw(
-            st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=3)
+            st.lists(st.tuples(st.integers(0, 8), st.integers(2, 6), st.integers(0, 3)), min_size=1, max_size=3)
         )
     ]
     demands, left = [], 5
@@ -55,10 +56,11 @@ def clusters(draw):
         machines = frozenset(draw(st.sets(st.integers(0, len(spaces) - 1))))
         gpu = draw(st.sampled_from([0, THIRD, HALF, MOST, UNIT, 2 * UNIT]))
         max_each = draw(st.sampled_from([None, None, 1, 2]))
-        demands.append(Demand(count, draw(st.integers(0, 3)) * HALF, gpu, machines, max_each))
+        demands.append(Demand(count, draw(st.integers(0, 2)) * HALF, gpu, machines, max_each))
     return demands, spaces
 
 
+@settings(max_examples=500)  # kinds that get in each other's way are rare
 @given(clusters())
 def test_the_search_finds_what_trying_everything_finds(cluster):
     """It neither refuses a plan that fits nor takes one that does not."""
@@ -67,6 +69,7 @@ def test_the_search_finds_what_trying_everything_finds(cluster):
     assert fits(demands, spaces) is every_way(demands, spaces)
 
 
+@settings(max_examples=200)
 @given(clusters())
 def test_the_room_of_a_machine_for_one_kind_is_what_fits_on_it_alone(cluster):
     """Parts of GPUs included: three of 0.6 do not lie on two GPUs."""
@@ -79,6 +82,41 @@ def test_the_room_of_a_machine_for_one_kind_is_what_fits_on_it_alone(cluster):
             if every_way([Demand(n, demand.cpu, demand.gpu, frozenset({0}), demand.max_each)], [space])
         ]
         assert room == max(here)
+
+
+ANYWHERE, FIRST = frozenset({0, 1}), frozenset({0})
+PART, REST = 7 * UNIT // 10, 4 * UNIT // 10
+
+
+@pytest.mark.parametrize(
+    ("demands", "spaces"),
+    [
+        ([Demand(1, 0, PART, FIRST), Demand(1, 0, REST, FIRST)], [Space(0, 2 * UNIT, 1)]),
+        ([Demand(2, 0, PART, FIRST), Demand(1, 0, REST, FIRST)], [Space(0, 19 * UNIT // 10, 2)]),
+        ([Demand(1, 0, UNIT, FIRST), Demand(2, 0, PART, FIRST)], [Space(0, 3 * UNIT, 2)]),
+        ([Demand(1, UNIT, 0, FIRST), Demand(1, UNIT, 0, ANYWHERE, 1)], [Space(UNIT, 0, 0), Space(UNIT // 2, UNIT, 1)]),
+        (
+            [Demand(2, UNIT, 0, ANYWHERE, 1), Demand(2, UNIT, 0, FIRST)],
+            [Space(2 * UNIT, 0, 0), Space(2 * UNIT, 0, 0)],
+        ),
+        ([Demand(1, 0, REST, ANYWHERE), Demand(2, 0, HALF, ANYWHERE)], [Space(0, 8 * UNIT // 10, 2)] * 2),
+    ],
+    ids=["one-gpu", "two-parts-and-a-rest", "whole-and-parts", "only-there", "one-each-then-two", "held-by-others"],
+)
+def test_kinds_that_fit_alone_do_not_always_fit_together(demands, spaces):
+    """Each has room for itself, and the sums would do: what counts is each machine and each GPU."""
+    assert all(sum(room_on(spaces[i], demand) for i in demand.machines) >= demand.count for demand in demands)
+
+    assert fits(demands, spaces) is False
+
+
+@pytest.mark.parametrize(("gpu", "room"), [(MOST, 2), (HALF, 4), (THIRD, 5), (UNIT, 2), (2 * UNIT, 1), (3 * UNIT, 0)])
+def test_the_last_gpu_is_used_and_no_more(gpu, room):
+    """Two GPUs: a part lies on one of them, whole ones are taken whole."""
+    space, demand = Space(0, 2 * UNIT, 2), Demand(5, 0, gpu, FIRST)
+
+    assert room_on(space, demand) == room
+    assert fits([replace(demand, count=room)], [space]) is True
 
 
 def test_a_greedy_choice_that_leads_nowhere_is_taken_back():
