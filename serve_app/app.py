@@ -19,9 +19,11 @@ from serve_app.frame_log import FrameLog
 from serve_app.latency import LatencyModel
 from serve_app.latency_file import load_table
 from serve_app.peer_routers import open_peers
+from serve_app.placement import pool_options, router_options
 from serve_app.plan import Plan, Runtime
 from serve_app.plan_machine import machine_of
 from serve_app.pool_engines import MakeEngines, PoolEngines, onnx_engines
+from serve_app.room_check import check_change
 from serve_app.router import Router
 from serve_app.serve_autoscaling import pool_size, router_size
 from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
@@ -45,11 +47,20 @@ class AppArgs(BaseModel):
 
     plan: str
     """Path of the plan's YAML file, or `bundled:NAME`."""
+    may_grow: bool = False
+    """Whether the cluster gets machines as they are asked for: then a plan without room today is not refused."""
 
 
 def build(args: AppArgs) -> Application:
-    """Build the application of a plan file; what `serve.yaml` names as `import_path`."""
-    return application(load_plan(plan_path(args.plan)))
+    """Build the application of a plan file; what `serve.yaml` names as `import_path`.
+
+    Raises:
+        InvalidPlanError: unsound, or the new plan of a running service that has no room; Serve then keeps the old one.
+    """
+    plan = load_plan(plan_path(args.plan))
+    if ray.is_initialized():
+        check_change(plan, may_grow=args.may_grow)
+    return application(plan)
 
 
 def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
@@ -62,21 +73,21 @@ def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
     pools = {
         pool.name: serve.deployment(
             name=f"{ENGINE_PREFIX}{pool.name}",
-            **pool_size(plan, pool),
-            ray_actor_options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus},
             max_ongoing_requests=ENGINE_MAX_ONGOING,
             logging_config=QUIET,
             graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
+            **pool_size(plan, pool),
+            **pool_options(pool),
         )(EngineReplica).bind(plan, pool.name, engines or make_engines)
         for pool in plan.pools
     }
     router = serve.deployment(
         name=ROUTER_NAME,
-        **router_size(plan),
-        ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=plan.limits.max_waiting_frames + ROUTER_SPARE_CALLS,
         logging_config=QUIET,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
+        **router_size(plan),
+        **router_options(),
     )(Router)
     table = load_table(Path(plan.latency), machine=machine_of(plan)) if plan.latency else None
     log = FrameLog(Path(plan.frame_log)) if plan.frame_log else None

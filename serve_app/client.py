@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -28,7 +27,7 @@ from serve_app.frame_store import put_frame
 from serve_app.frames import FrameMeta, check_meta
 from serve_app.latency import LatencyTable
 from serve_app.plan import Plan
-from serve_app.ray_session import ServiceNote, connect_ray, read_note
+from serve_app.ray_session import ServiceNote, connect_ray, read_note, router_handle
 from serve_app.results import FrameResult, ServiceStatus
 from serve_app.retries import Tries
 from serve_app.router_lines import RouterLines
@@ -87,7 +86,7 @@ class Client:
         """
         host = connect_ray(address)
         try:
-            handle = serve.get_app_handle(APP_NAME)
+            handle = router_handle()
             plan = handle.plan.remote().result(timeout_s=CONTROL_TIMEOUT_S)
             routers = RouterLines(handle, handle.doors.remote().result(timeout_s=CONTROL_TIMEOUT_S))
         except (RayServeException, RayError, TimeoutError) as err:

@@ -13,7 +13,8 @@ from serve_app.app import application
 from serve_app.client import Client
 from serve_app.plan import Plan
 from serve_app.pool_engines import MakeEngines
-from serve_app.ray_session import check_room, deployed, start_ray, stop_ray
+from serve_app.ray_session import deployed, start_ray, stop_ray
+from serve_app.room_check import check_room
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from engines.spec import CanvasShape, WarmShape
 from serve_app.autoscaling import Autoscaling
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
+from serve_app.label_rule import label_rules
 from serve_app.memory_level import MemoryMarks
 from serve_app.spool_rules import SpoolRules
 
@@ -278,6 +279,7 @@ class Plan:
             _check_unique(f"canvases of model {model} over all buckets", taken)
         for pool in self.pools:
             self._check_size(pool)
+            _check_place(pool)
             if pool.runtime is Runtime.TENSORRT and not pool.num_gpus:
                 raise InvalidPlanError(
                     f"pools.{pool.name}.gpus: got 0 with runtime tensorrt, allowed is above 0: Ray gives a replica the "
@@ -381,6 +383,16 @@ class Plan:
     def buckets_of(self, pool: str) -> tuple[Bucket, ...]:
         """The buckets that a pool serves, in the plan's order."""
         return tuple(bucket for bucket in self.buckets if bucket.pool == pool)
+
+
+def _check_place(pool: Pool) -> None:
+    """Ray understands the labels, and can give out such an amount of GPUs."""
+    label_rules(pool.labels, f"pools.{pool.name}.labels")
+    if pool.num_gpus > 1 and pool.num_gpus != int(pool.num_gpus):
+        raise InvalidPlanError(
+            f"pools.{pool.name}.gpus: got {pool.num_gpus:g}, allowed are whole GPUs or a part of one: Ray gives a "
+            "replica no whole GPU and a part of another"
+        )
 
 
 def _check_unique(where: str, names: list[str]) -> None:

@@ -49,6 +49,8 @@ Seconds = Annotated[float, Field(gt=0, le=MAX_SLO_S, allow_inf_nan=False), Befor
 CanvasSidePx = Annotated[int, Field(ge=1, le=16_384), BeforeValidator(_no_switch)]
 BatchSize = Annotated[int, Field(ge=1, le=256), BeforeValidator(_no_switch)]
 NumReplicas = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_no_switch)]
+# Serve takes no higher limit.
+ReplicasPerNode = Annotated[int, Field(ge=1, le=100), BeforeValidator(_no_switch)]
 # None at all is for pools that scale; `Plan` says for which of them.
 LeastReplicas = Annotated[int, Field(ge=0, le=10_000), BeforeValidator(_no_switch)]
 NumRouters = Annotated[int, Field(ge=1, le=100), BeforeValidator(_no_switch)]
@@ -69,7 +71,7 @@ class PoolSection(Section):
 
     replicas: LeastReplicas = 1
     max_replicas: NumReplicas | None = None
-    max_replicas_per_node: NumReplicas | None = None
+    max_replicas_per_node: ReplicasPerNode | None = None
     labels: dict[str, str] = {}
     cpus: Amount = 1.0
     gpus: Amount = 0.0

@@ -17,14 +17,14 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from serve_app import serve_config
-from serve_app.app_name import APP_NAME
+from serve_app.app_name import APP_NAME, ROUTER_NAME
 from serve_app.config import prepare_ray_environment, ray_address, state_folder
 from serve_app.engine_store import remove_store
-from serve_app.errors import InvalidPlanError, ServiceUnavailableError
-from serve_app.plan import Plan
+from serve_app.errors import ServiceUnavailableError
 from serve_app.pool_trouble import telling_line
 
 SERVICE_FILE = "service.json"
@@ -73,24 +73,6 @@ def start_ray(num_cpus: int | None = None) -> str:
         logging_level=logging.ERROR,
     )
     return str(ray.get_runtime_context().gcs_address)
-
-
-def check_room(plan: Plan) -> None:
-    """Raise `InvalidPlanError` if the connected Ray has not what all replicas reserve: Serve would wait for ever.
-
-    Only for a Ray whose size is final; one with an autoscaler may still grow.
-    """
-    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    asked = {
-        "CPU": sum(pool.num_replicas * pool.num_cpus for pool in plan.pools),
-        "GPU": sum(pool.num_replicas * pool.num_gpus for pool in plan.pools),
-    }
-    for resource, amount in asked.items():
-        if amount > has.get(resource, 0):
-            raise InvalidPlanError(
-                f"pools: got {amount:g} {resource}s for all replicas, this machine has {has.get(resource, 0):g}; "
-                f"lower replicas or {resource.lower()}s in the plan"
-            )
 
 
 def connect_ray(address: str | None = None) -> ServiceNote | None:
@@ -162,6 +144,24 @@ def _use_ray_token() -> None:
         return
     logging.getLogger(setup.__name__).setLevel(logging.ERROR)
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def router_handle() -> DeploymentHandle[Any]:
+    """The handle of the connected Ray's application.
+
+    Serve forgets which deployment is an application's first when a new version of it is refused, though the old one
+    goes on; its deployments are still known by name.
+
+    Raises:
+        RayServeException: there is none.
+    """
+    try:
+        return serve.get_app_handle(APP_NAME)
+    except RayServeException as err:
+        try:
+            return serve.get_deployment_handle(ROUTER_NAME, APP_NAME)
+        except KeyError:
+            raise err from None
 
 
 def deploy(application: serve.Application) -> DeploymentHandle[Any]:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from engines.device_facts import DeviceFacts
-from serve_app.cli.console import output, progress
+from serve_app.cli.console import errors, output, progress
 from serve_app.config import load_plan, plan_path, state_folder
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.frame_log import FrameLog
@@ -41,8 +41,16 @@ def up(
     plan: PlanArgument = "bundled:demo",
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop with Ctrl-C.")] = False,
     address: AddressOption = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds that machines of the cluster may take to join.")] = 0.0,
+    may_grow: Annotated[bool, typer.Option("--may-grow", help="The cluster gets machines as they are needed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say whether the cluster has room.")] = False,
 ) -> None:
-    """Start the service: on this machine, in the background, or deployed on a Ray cluster."""
+    """Start the service: on this machine, in the background, or deployed on a Ray cluster.
+
+    A cluster has one service: where it runs already, it gets the new plan.
+    """
+    if address is None and (wait or may_grow or dry_run):
+        raise InvalidPlanError("up: --wait, --may-grow and --dry-run are for a cluster; name it with --address")
     path = plan_path(plan)
     checked = load_plan(path)  # a mistake in the plan is told here, before anything starts
     if address is None:  # on a cluster the models lie on its machines
@@ -55,7 +63,7 @@ def up(
         except InvalidPlanError as err:
             raise InvalidPlanError(f"plan {path}: {err}") from err
     if address is not None:
-        _deploy(path, address)
+        _deploy(path, address, wait_s=wait, may_grow=may_grow, dry_run=dry_run)
     elif foreground:
         _host(path)
     else:
@@ -137,16 +145,30 @@ def _of_gib(device: DeviceFacts) -> str:
     return f"{device.used_bytes / 2**30:.1f} of {device.total_bytes / 2**30:.1f}"
 
 
-def _deploy(path: Path, address: str) -> None:
-    """Leave the application on a cluster that goes on without us."""
+def _deploy(path: Path, address: str, *, wait_s: float, may_grow: bool, dry_run: bool) -> None:
+    """Leave the application on a cluster that goes on without us, if the cluster has room for it."""
     from serve_app.app import application
+    from serve_app.cluster_machines import service_replicas
     from serve_app.ray_session import connect_ray, deploy
+    from serve_app.room_check import check_room, telling_who_waits
+
+    def warn(text: str) -> None:
+        errors.print(f"[bold yellow]{escape(text)}[/]", highlight=False)
 
     connect_ray(address)
+    plan = load_plan(path)
     with progress() as shown:
-        shown.add_task(f"deploying {path.name} on {address}", total=None)
-        deploy(application(load_plan(path)))
-    output.print(f"deployed on {address}", highlight=False)
+        task = shown.add_task(f"looking for room on {address}", total=None)
+        for warning in check_room(plan, may_grow=may_grow, wait_s=wait_s):
+            warn(warning)
+        done = "new plan for the service" if service_replicas().num_alive else "deployed"
+        if dry_run:
+            done = "room for this plan, nothing was deployed"
+        else:
+            shown.update(task, description=f"deploying {path.name} on {address}")
+            with telling_who_waits(plan, warn):
+                deploy(application(plan))
+    output.print(f"{done} on {address}", highlight=False)
 
 
 def _host(path: Path) -> None:
@@ -154,13 +176,13 @@ def _host(path: Path) -> None:
     from serve_app.app import application
     from serve_app.ray_session import (
         ServiceState,
-        check_room,
         deployed,
         hosting,
         start_ray,
         stop_ray,
         write_note,
     )
+    from serve_app.room_check import check_room
 
     stop = threading.Event()
     with contextlib.ExitStack() as at_end:

@@ -27,6 +27,7 @@ PURE = [
     "simulation.clairvoyant", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
     "simulation.simulated_scaling", "simulation.simulation_report", "simulation.simulation_run",
     "simulation.simulation_table", "simulation.traces",
+    "cluster_room", "label_rule", "placement", "replica_packing",
 ]  # fmt: skip
 HEAVY = [
     "ray", "torch", "ultralytics", "tensorrt", "tensorrt_rtx_bindings", "cuda", "pynvml",

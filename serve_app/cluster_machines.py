@@ -1,0 +1,88 @@
+"""The machines of the connected Ray cluster and what they have for our plan; what our own application holds is free.
+
+The only file that knows how Ray tells this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray._private import worker
+from ray._private.state import available_resources_per_node, state
+from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
+from ray.serve._private.constants import SERVE_NAMESPACE
+
+from serve_app.app_name import APP_NAME
+from serve_app.cluster_room import Machine
+
+# How Serve names the actors of our application's replicas: deployment and replica follow.
+REPLICA_PREFIX = f"SERVE_REPLICA::{APP_NAME}#"
+
+_Amounts = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReplicas:
+    """The replicas of our application.
+
+    Attributes:
+        num_alive: replicas that have a place, ready or warming up.
+        without_place: by deployment, how many replicas have none yet: for seconds that is usual.
+        held: by machine, the CPUs and GPUs of those that have one.
+    """
+
+    num_alive: int = 0
+    without_place: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, _Amounts] = field(default_factory=dict)
+
+
+def machines_of_cluster() -> list[Machine]:
+    """Every machine that takes replicas, neither dead nor draining, by name."""
+    draining = worker.global_worker.gcs_client.get_draining_nodes()  # type: ignore[attr-defined]
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]  # type: ignore[no-untyped-call]
+    free: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
+    held = service_replicas().held
+    twice = {name for name, count in Counter(node["NodeName"] for node in nodes).items() if count > 1}
+    machines = [
+        _machine(node, free.get(node["NodeID"], {}), held.get(node["NodeID"], (0.0, 0.0)), twice) for node in nodes
+    ]
+    return sorted(machines, key=lambda machine: machine.name)
+
+
+def service_replicas() -> ServiceReplicas:
+    """The replicas of our application, from Ray's own table: Serve forgets them while a new version is being built."""
+    num_alive, without_place, held = 0, Counter[str](), defaultdict[str, _Amounts](lambda: (0.0, 0.0))
+    for packed in state._connect_and_get_accessor().get_actor_table(None, None):  # noqa: SLF001 (there is no other way)
+        actor = ActorTableData.FromString(packed)
+        if not actor.name.startswith(REPLICA_PREFIX) or actor.ray_namespace != SERVE_NAMESPACE:
+            continue
+        if actor.state == ActorTableData.ALIVE:
+            num_alive += 1
+            node_id, has = actor.node_id.hex(), actor.required_resources
+            had = held[node_id]
+            held[node_id] = (had[0] + has.get("CPU", 0.0), had[1] + has.get("GPU", 0.0))
+        elif actor.state == ActorTableData.PENDING_CREATION:
+            without_place[actor.name.removeprefix(REPLICA_PREFIX).partition("#")[0]] += 1
+    return ServiceReplicas(num_alive, dict(without_place), dict(held))
+
+
+def _machine(node: Mapping[str, Any], free: Mapping[str, float], own: _Amounts, twice: set[str]) -> Machine:
+    total = node["Resources"]
+    name = f"{node['NodeName']}/{node['NodeID'][:6]}" if node["NodeName"] in twice else node["NodeName"]
+    cpus, gpus = (
+        min(total.get(kind, 0.0), free.get(kind, 0.0) + ours) for kind, ours in zip(("CPU", "GPU"), own, strict=True)
+    )
+    return Machine(
+        name,
+        cpus=cpus,
+        gpus=gpus,
+        num_gpus=math.ceil(total.get("GPU", 0.0)),
+        labels=tuple(sorted(node["Labels"].items())),
+        other_cpus=total.get("CPU", 0.0) - cpus,
+        other_gpus=total.get("GPU", 0.0) - gpus,
+    )
