@@ -4,6 +4,7 @@
 #   make bench     throughput against the bare engine   make bench-overload  0.5 to 2.5 times the capacity
 #   make recall    recall by size of defect             make recall-4k       4K frames whole, shrunk and tiled
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
+#   make bench-routers     one router against two, on fake engines
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv
@@ -13,10 +14,10 @@ GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler test-export test-tensorrt test-gpu recall recall-4k clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu recall recall-4k clean
 
 help: ## Show the targets
-	@sed -n '2,7p' Makefile | sed 's/^#  *//'
+	@sed -n '2,8p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -69,6 +70,9 @@ bench-scheduler: $(VENV)/run.stamp ## What a decision costs, the simulator's spe
 	$(VENV)/bin/python bench/scheduler_cost.py
 	$(VENV)/bin/python bench/simulator_speed.py
 	$(VENV)/bin/python bench/interleaved.py
+
+bench-routers: $(VENV)/run.stamp ## Throughput of one router and of two, where the router is the limit
+	$(VENV)/bin/python bench/two_routers.py
 
 recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and canvas
 	$(VENV)/bin/python examples/inspection/recall.py
