@@ -5,6 +5,7 @@
 #   make recall    recall by size of defect             make recall-4k       4K frames whole, shrunk and tiled
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
 #   make soak      whether memory stays flat, simulated and real
+#   make bench-routers     one router against two, on fake engines
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler test-export test-tensorrt test-gpu recall recall-4k soak clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu recall recall-4k soak clean
 
 help: ## Show the targets
 	@sed -n '2,8p' Makefile | sed 's/^#  *//'
@@ -73,6 +74,8 @@ bench-scheduler: $(VENV)/run.stamp ## What a decision costs, the simulator's spe
 
 soak: $(VENV)/run.stamp ## Whether memory stays flat: two simulated hours, then ten real minutes
 	$(VENV)/bin/python bench/soak.py
+bench-routers: $(VENV)/run.stamp ## Throughput of one router and of two, where the router is the limit
+	$(VENV)/bin/python bench/two_routers.py
 
 recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and canvas
 	$(VENV)/bin/python examples/inspection/recall.py

@@ -66,12 +66,14 @@ class CreditUse:
         num_credits: for noncritical batches, of all routers together.
         most_held: the most noncritical batches that were here at once.
         num_refused: batches that came without a credit, and were refused unread.
+        most_credits: the most credits that there ever were.
     """
 
     num_routers: int = 0
     num_credits: int = 0
     most_held: int = 0
     num_refused: int = 0
+    most_credits: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -126,6 +128,7 @@ class CreditGrants:
         self._numbers = itertools.count(1)
         self._runs_since_s = 0.0
         self._most_held = 0
+        self._most_credits = 0
         self._num_refused = 0
 
     @property
@@ -180,7 +183,7 @@ class CreditGrants:
 
     def use(self) -> CreditUse:
         """What there is to say of all."""
-        return CreditUse(len(self._leases), self.num_credits, self._most_held, self._num_refused)
+        return CreditUse(len(self._leases), self.num_credits, self._most_held, self._num_refused, self._most_credits)
 
     def _heard(self, router: str, now_s: float) -> _Lease:
         """A router shows that it lives."""
@@ -203,6 +206,7 @@ class CreditGrants:
                 lease.is_live, lease.num_granted = False, 0
             if not lease.is_live and not lease.num_held:
                 del self._leases[lease.router]
+        self._most_credits = max(self._most_credits, self.num_credits)
         if len(self._leases) == 1:
             (lease,) = self._leases.values()
             # More than it takes: it keeps count itself, by a number that may have grown since it was last heard.

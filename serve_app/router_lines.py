@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Mapping
@@ -41,6 +42,7 @@ class RouterLines:
         self._lost: dict[str, float] = {}
         self._taken_s = float("-inf")
         self._known = _Lines({}, ())
+        self._turn = itertools.count()
         self._take(doors)
 
     def to_owner(self, camera: str) -> tuple[str, ReplicaLine] | None:
@@ -87,7 +89,9 @@ class RouterLines:
             if time.monotonic() - self._taken_s <= REFRESH_S:
                 return
             self._taken_s = time.monotonic()
-        router, line = next(iter(known.by_router.items()))
+        # Another one each time: one that hangs does not keep the others' news from us.
+        routers = list(known.by_router.items())
+        router, line = routers[next(self._turn) % len(routers)]
 
         def answered(answer: Future[Any]) -> None:
             try:

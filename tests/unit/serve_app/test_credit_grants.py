@@ -33,7 +33,7 @@ def test_a_router_that_is_alone_is_never_refused():
     numbers = [grants.came("a", 0.1, 0.0, urgent=False) for _ in range(MAX_CREDITS_PER_REPLICA)]
     assert None not in numbers
     assert grants.grant("a", 0.0) is None
-    assert grants.use() == CreditUse(1, 2, MAX_CREDITS_PER_REPLICA, 0)
+    assert grants.use() == CreditUse(1, 2, MAX_CREDITS_PER_REPLICA, 0, 2)
 
 
 def test_the_busier_of_two_routers_has_a_second_credit():
@@ -85,10 +85,10 @@ def test_a_batch_beyond_the_grant_is_refused_and_a_critical_one_is_not():
             held[router].append(grants.came(router, 0.1, 3.0, urgent=False))
     accepted = {router: sum(number is not None for number in numbers) for router, numbers in held.items()}
     assert accepted == {"a": 2, "b": 1}
-    assert grants.use() == CreditUse(2, 3, 3, 3)
+    assert grants.use() == CreditUse(2, 3, 3, 3, 3)
 
     assert grants.came("a", 0.1, 3.0, urgent=True) is not None
-    assert grants.use() == CreditUse(2, 3, 3, 3)
+    assert grants.use() == CreditUse(2, 3, 3, 3, 3)
 
 
 def test_a_router_that_joins_gets_a_credit_at_once_where_there_is_room():

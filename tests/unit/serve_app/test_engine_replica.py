@@ -568,7 +568,7 @@ def test_a_replica_reports_itself(bench):
         warm_s=report.warm_s,
         device=FACTS,
         latencies=report.latencies,
-        credits=CreditUse(1, 2, 1, 0),
+        credits=CreditUse(1, 2, 1, 0, 2),
     )
     assert report.warm_s >= 0
     assert [entry[:2] for entry in report.latencies] == [

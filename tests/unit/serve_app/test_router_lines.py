@@ -167,6 +167,16 @@ def test_a_used_list_is_refreshed_behind_the_calls(clock):
     assert len(line.actor.asked) == 1
 
 
+def test_each_refresh_asks_another_router(clock):
+    """One that hangs never answers, and must not keep the others' news back."""
+    lines = RouterLines(FakeHandle(), doors("a", "a", "b"))
+    for _ in range(4):
+        clock.pass_s(REFRESH_S + 0.1)
+        owners(lines)
+
+    assert [len(lines.line(name).actor.asked) for name in "ab"] == [2, 2]
+
+
 def test_a_refresh_that_finds_its_router_dead_has_lost_it(clock):
     """The next call goes to another one, and asks that one."""
     lines = RouterLines(FakeHandle(), doors("a", "a", "b"))
