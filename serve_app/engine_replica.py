@@ -31,6 +31,7 @@ from engines.tiles import crop
 from serve_app.device_turns import DeviceTurns
 from serve_app.direct_calls import DirectlyCalled, own_actor
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
+from serve_app.log_fields import fields, log_to_serve
 from serve_app.plan import Bucket, Plan, Runtime
 from serve_app.pool_engines import MakeEngines
 from serve_app.results import BatchReply, BatchRequest, ReplicaReport
@@ -73,7 +74,8 @@ class EngineReplica(DirectlyCalled):
             pool: which pool this replica belongs to.
             make_engines: makes the engines of a pool.
         """
-        started_s = time.monotonic()
+        log_to_serve(plan.log_level.value)
+        self._started_s = started_s = time.monotonic()
         self._max_frame_px = plan.limits.max_frame_px
         # All are made before one is warm: engines that share a device say first what they will need of it.
         made = make_engines(plan, pool)
@@ -144,7 +146,11 @@ class EngineReplica(DirectlyCalled):
         self._check_device()
         # A driver takes milliseconds, and a bad moment of it must not hold up batches.
         facts = await asyncio.to_thread(self._device_facts)
-        report = ReplicaReport(self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies)
+        up_s = time.monotonic() - self._started_s
+        notes = ("its device does not answer: old facts",) if self._is_silent else ()
+        report = ReplicaReport(
+            self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies, up_s, notes
+        )
         return report, own_actor()
 
     def check_health(self) -> None:
@@ -231,7 +237,8 @@ class EngineReplica(DirectlyCalled):
         try:
             output = detect_placed(self._engines[bucket], placed)
         except Exception as err:
-            logger.exception("replica %s: batch of bucket %s failed", self._replica, bucket)
+            said = fields(engine_replica=self._replica, bucket=bucket)
+            logger.exception("replica %s: batch of bucket %s failed", self._replica, bucket, extra=said)
             if isinstance(err, DeviceLostError):
                 self._lost = str(err)
             reason = str(err) if isinstance(err, EngineError) else f"{type(err).__name__}: {err}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engines.detections import Detections
 from engines.device_facts import DeviceFacts
 from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
 from serve_app.errors import FramelaneError
+from serve_app.pressure import MemoryLevel
 from serve_app.verdicts import Outcome, Verdict
 
 
@@ -129,6 +130,8 @@ class ReplicaReport:
         warm_s: seconds that loading and warming took.
         latencies: seconds that a batch of each warmed shape took right after warming, by bucket.
         device: what its device says of itself.
+        up_s: seconds since it began to start.
+        notes: what is not as it should be, in words for people.
     """
 
     replica: str
@@ -137,11 +140,16 @@ class ReplicaReport:
     warm_s: float
     device: DeviceFacts
     latencies: tuple[tuple[str, WarmShape, float], ...] = ()
+    up_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """One pool at a glance.
+    """One pool at a glance, as one router sees it.
+
+    Of several routers: numbers of what waits, runs and may be sent add up, as does `backlog_s`; of `rung`, `memory` and
+    `around_s` the largest counts; `replicas` are those of all, each once.
 
     Attributes:
         num_waiting: pieces (frames, or tiles of them) that wait.
@@ -150,6 +158,10 @@ class PoolStatus:
         backlog_s: predicted device seconds that wait.
         rung: the first rung of the ladder that noncritical frames may take now.
         around_s: what a batch takes beside its device, of late.
+        waiting: `num_waiting` by class: critical, normal, deferred.
+        memory: how full the memory of its devices is.
+        num_credits: noncritical batches that may be sent now.
+        num_wanted: replicas that the plan asks for at least.
     """
 
     name: str
@@ -159,11 +171,37 @@ class PoolStatus:
     backlog_s: float = 0.0
     rung: int = 0
     around_s: float = 0.0
+    waiting: tuple[int, int, int] = (0, 0, 0)
+    memory: MemoryLevel = MemoryLevel.NORMAL
+    num_credits: int = 0
+    num_wanted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RouterStatus:
+    """One router.
+
+    Attributes:
+        router: its id.
+        node: the machine it runs on.
+        uptime_s: since it started.
+        num_ended: frames that it has ended.
+        num_in_flight: frames that it has.
+    """
+
+    router: str
+    node: str
+    uptime_s: float
+    num_ended: int
+    num_in_flight: int
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """The service at a glance.
+    """The service at a glance, as one router sees it.
+
+    Of several routers: `outcomes`, `verdicts` and the numbers add up, the largest `uptime_s` counts, `routers` are
+    those of all; see `PoolStatus` for the pools.
 
     Attributes:
         uptime_s: since the router started.
@@ -171,6 +209,8 @@ class ServiceStatus:
         outcomes: frames so far, by outcome.
         num_in_flight: frames that have no outcome yet.
         num_records_lost: frames whose record could not be written to the frame log.
+        verdicts: frames so far that have ended, by what admission decided; invalid ones have no verdict.
+        routers: each router that this is the view of.
     """
 
     uptime_s: float
@@ -178,3 +218,5 @@ class ServiceStatus:
     outcomes: dict[str, int]
     num_in_flight: int
     num_records_lost: int = 0
+    verdicts: dict[str, int] = field(default_factory=dict)
+    routers: tuple[RouterStatus, ...] = ()

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,9 @@ from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
 from serve_app.frame_log import FrameLog
 from serve_app.frames import Frame, FrameMeta, check_meta
 from serve_app.latency import LatencyModel, LatencyTable, Origin
+from serve_app.log_fields import fields, log_to_serve
+from serve_app.metric_book import MetricSink, Nowhere
+from serve_app.metrics import RouterMetrics
 from serve_app.plan import Plan
 from serve_app.plan_machine import joined
 from serve_app.replica_watch import ReplicaWatch
@@ -47,8 +50,10 @@ from serve_app.results import (
     FrameResult,
     PoolStatus,
     ReplicaReport,
+    RouterStatus,
     ServiceStatus,
 )
+from serve_app.router_log import RouterLog
 from serve_app.scheduler import Scheduler
 from serve_app.ticket_desk import TicketDesk
 from serve_app.tickets import ResultsPage, Ticket, TicketBook
@@ -77,8 +82,15 @@ class Router(DirectlyCalled):
         pools: Mapping[str, DeploymentHandle[Any]],
         frame_log: FrameLog | None,
         latency: LatencyModel | None = None,
+        open_metrics: Callable[[], MetricSink] = Nowhere,
     ) -> None:
-        """Take the plan, a handle for each of its pools, where to record frames, and what is known of latencies."""
+        """Take the plan, a handle for each of its pools, where to record frames, and what is known of latencies.
+
+        `open_metrics` gives where metrics go; it is called here because Ray's belong to the replica that makes them.
+        """
+        log_to_serve(plan.log_level.value)
+        self._log = RouterLog()
+        self._metrics = RouterMetrics(plan, open_metrics())
         self._plan = plan
         self._models = {bucket.name: bucket.model for bucket in plan.buckets}
         self._frame_log = frame_log
@@ -94,6 +106,7 @@ class Router(DirectlyCalled):
         )
         self._replicas = ReplicaWatch(pools, self._reported)
         self._outcomes: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._started_s = time.monotonic()
@@ -190,17 +203,24 @@ class Router(DirectlyCalled):
         pools = tuple(
             PoolStatus(
                 name, load.num_waiting, load.num_running, self._replicas.reports(name), load.backlog_s, load.rung,
-                load.around_s,
+                load.around_s, load.waiting, load.memory, load.num_credits, self._plan.pool(name).num_replicas,
             )
             for name, load in loads.items()
         )  # fmt: skip
+        uptime_s = time.monotonic() - self._started_s
         return ServiceStatus(
-            time.monotonic() - self._started_s,
+            uptime_s,
             pools,
             dict(self._outcomes),
             num_in_flight=len(self._in_flight),
             num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
+            verdicts=dict(self._verdicts),
+            routers=(RouterStatus(*_own_place(), uptime_s, self._outcomes.total(), len(self._in_flight)),),
         )
+
+    async def check_health(self) -> None:
+        """Serve asks every few seconds, from the start: so replicas are counted and metrics told before any frame."""
+        self._replicas.start()
 
     async def plan(self) -> Plan:
         """The plan that is served."""
@@ -311,14 +331,17 @@ class Router(DirectlyCalled):
             if len(reply.frames) != len(refs):
                 raise FrameFailedError(f"replica {reply.replica}: answered {len(reply.frames)} frames of {len(refs)}")
         except RayActorError as err:
-            logger.warning("pool %s: replica %s died with batch %d: %r", batch.pool, batch.replica, batch.batch_id, err)
+            self._log.replica_died(batch, err)
+            self._metrics.batch_lost(batch, has_died=True)
             self._replicas.died(batch.pool, batch.replica)
             now_s = time.monotonic()
             for frame in self._scheduler.batch_lost(batch.batch_id, now_s):
                 error = FrameFailedError("frame: its replica died, and no time or attempt was left for another one")
                 self._end_unserved(frame, Outcome.FAILED, error, now_s)
         except Exception as err:  # whatever else Ray or the replica raises must not leave callers waiting
-            logger.exception("pool %s: batch %d failed", batch.pool, batch.batch_id)
+            said = fields(pool=batch.pool, engine_replica=batch.replica, batch_id=batch.batch_id)
+            logger.exception("pool %s: batch %d failed", batch.pool, batch.batch_id, extra=said)
+            self._metrics.batch_lost(batch, has_died=False)
             now_s = time.monotonic()
             failed = {piece.frame.frame_id: piece.frame for piece in batch.pieces if self._is_here(piece.frame)}
             self._scheduler.batch_ended(batch.batch_id, now_s, failed=failed)
@@ -337,7 +360,9 @@ class Router(DirectlyCalled):
         logger.warning(
             "pool %s: replica %s has no memory for %d frames on canvas %s of bucket %s; smaller batches for a while",
             batch.pool, reply.replica, len(batch.pieces), batch.canvas, batch.bucket,
+            extra=fields(pool=batch.pool, engine_replica=reply.replica, bucket=batch.bucket, batch_id=batch.batch_id),
         )  # fmt: skip
+        self._metrics.out_of_memory(batch)
         now_s = time.monotonic()
         for frame in self._scheduler.batch_out_of_memory(batch.batch_id, now_s):
             error = FrameFailedError(
@@ -348,6 +373,7 @@ class Router(DirectlyCalled):
 
     def _answer(self, batch: Batch, reply: BatchReply, sent_s: float) -> None:
         """Keep the answered pieces, and end the frames that are whole or failed."""
+        self._metrics.batch_answered(batch, reply)
         now_s = time.monotonic()
         errors: dict[str, FramelaneError] = {}
         for piece, found in zip(batch.pieces, reply.frames, strict=True):
@@ -400,6 +426,19 @@ class Router(DirectlyCalled):
                     latency.observe(model, shape.canvas, shape.batch, run_s)
         self._scheduler.replicas_ready(pool, [report.replica for report in reports])
         self._pump()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Let logs and metrics look at the pools."""
+        now_s, loads = time.monotonic(), self._scheduler.loads()
+        self._log.tick(now_s, loads)
+        self._metrics.tick(
+            now_s,
+            loads,
+            {pool: self._replicas.reports(pool) for pool in loads},
+            num_in_flight=len(self._in_flight),
+            num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
+        )
 
     def _cancelled(self, frame_id: str) -> None:
         """A caller gave up: a waiting frame leaves its lane; one that runs is answered to nobody, but recorded."""
@@ -410,6 +449,10 @@ class Router(DirectlyCalled):
 
     def _record(self, result: FrameResult, at_s: float, slo_s: float | None) -> FrameResult:
         self._outcomes[result.outcome.value] += 1
+        if result.verdict is not None:
+            self._verdicts[result.verdict.kind.value] += 1
+        self._log.frame_ended(result)
+        self._metrics.frame_ended(result)
         if self._frame_log is not None:
             self._frame_log.write(result, at_s, slo_s)
         return result
@@ -423,3 +466,11 @@ def _check_one_ref_a_frame(metas: Sequence[FrameMeta], refs: Sequence[ray.Object
 def _rejection(verdict: Verdict) -> FrameRejectedError:
     cure = "shrink it" if verdict.retry_after_s is None else f"try again in {verdict.retry_after_s:.2f} s"
     return FrameRejectedError(f"frame rejected: {verdict.reason}; {cure}", verdict.retry_after_s)
+
+
+def _own_place() -> tuple[str, str]:
+    """This replica's short id, and that of its machine."""
+    if not ray.is_initialized():
+        return "router", ""
+    context = ray.get_runtime_context()
+    return f"router-{(context.get_actor_id() or '')[:8]}", context.get_node_id()[:8]

@@ -567,7 +567,9 @@ def test_a_replica_reports_itself(bench):
         warm_s=report.warm_s,
         device=FACTS,
         latencies=report.latencies,
+        up_s=report.up_s,
     )
+    assert report.up_s >= report.warm_s
     assert report.warm_s >= 0
     assert [entry[:2] for entry in report.latencies] == [
         *(("vga", WarmShape(canvas, batch)) for canvas in (VGA, PORTRAIT) for batch in (1, 2, 4)),

@@ -288,15 +288,19 @@ def test_loads_tell_each_pool_apart():
     assert list(scheduler.loads().items()) == [
         (
             "near",
-            PoolLoad(0, num_waiting=1, num_running=0, backlog_s=pytest.approx(vga_piece_s), rung=0, around_s=0.01),
+            PoolLoad(
+                0, num_waiting=1, num_running=0, backlog_s=pytest.approx(vga_piece_s), rung=0, around_s=0.01,
+                waiting=(0, 1, 0),
+            ),
         ),
         (
             "far",
             PoolLoad(
-                2, num_waiting=1, num_running=2, backlog_s=pytest.approx(UHD_S + CALL_COST_S), rung=0, around_s=0.01
+                2, num_waiting=1, num_running=2, backlog_s=pytest.approx(UHD_S + CALL_COST_S), rung=0, around_s=0.01,
+                waiting=(0, 0, 1), num_credits=1,
             ),
         ),
-    ]
+    ]  # fmt: skip
 
 
 def test_a_new_scheduler_has_nothing_to_do():
