@@ -19,6 +19,7 @@ HEAD = "node:__internal_head__"
 RAY_LABEL = "ray.io/"
 ROUTER, ENGINE = "router", "engine-"
 LEAVING = ("STOPPING",)
+WELL = ("HEALTHY", "UPDATING", "UPSCALING", "DOWNSCALING")
 
 
 def look(client: Client) -> ServiceView:
@@ -35,12 +36,17 @@ def look(client: Client) -> ServiceView:
 
 
 def _deployment(overview: DeploymentStatusOverview) -> DeploymentFacts:
-    counts = {state.value: count for state, count in overview.replica_states.items()}
-    is_well = overview.status.value in ("HEALTHY", "UPDATING", "UPSCALING", "DOWNSCALING")
-    trouble = "" if is_well else f"{overview.status.value.lower()}: {overview.message}"
+    counts = {_word(state): count for state, count in overview.replica_states.items()}
+    status = _word(overview.status)
+    trouble = "" if status in WELL else f"{status.lower()}: {overview.message}"
     return DeploymentFacts(
         counts.get("RUNNING", 0), sum(count for state, count in counts.items() if state not in LEAVING), trouble
     )
+
+
+def _word(state: object) -> str:
+    """Serve's enums are words as well, and where it says enum it sometimes gives the word."""
+    return str(getattr(state, "value", state))
 
 
 def _nodes() -> tuple[NodeFacts, ...]:

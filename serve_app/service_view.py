@@ -1,4 +1,4 @@
-"""All that `framelane status` shows, as values: what the routers say, what Ray and Serve say, and rates between looks."""
+"""All that `framelane status` shows, as values: what routers, Ray and Serve say, and rates between looks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`framelane up`, `down` and `status`: a service that runs in the background of this machine, or on a Ray cluster."""
+"""`framelane up` and `down`: a service that runs in the background of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from engines.device_facts import DeviceFacts
 from serve_app.cli.console import output, progress
 from serve_app.config import load_plan, plan_path, state_folder
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
@@ -24,7 +22,6 @@ from serve_app.frame_log import FrameLog
 from serve_app.latency_file import load_table
 from serve_app.model_check import check_models
 from serve_app.plan_machine import machine_of
-from serve_app.results import ServiceStatus
 
 if TYPE_CHECKING:
     from serve_app.ray_session import ServiceNote
@@ -41,6 +38,10 @@ def up(
     plan: PlanArgument = "bundled:demo",
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop with Ctrl-C.")] = False,
     address: AddressOption = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1024, max=65535, help="Where this machine's Ray exports metrics; else a port that is free."),
+    ] = None,
 ) -> None:
     """Start the service: on this machine, in the background, or deployed on a Ray cluster."""
     path = plan_path(plan)
@@ -54,12 +55,17 @@ def up(
                 load_table(Path(checked.latency), machine=machine_of(checked))
         except InvalidPlanError as err:
             raise InvalidPlanError(f"plan {path}: {err}") from err
+    if address is not None and metrics_port is not None:
+        raise ServiceUnavailableError(
+            f"up: got --metrics-port {metrics_port} with --address {address}, allowed is one: a cluster's ports are "
+            "set by: ray start --metrics-export-port"
+        )
     if address is not None:
         _deploy(path, address)
     elif foreground:
-        _host(path)
+        _host(path, metrics_port)
     else:
-        _start_background(path)
+        _start_background(path, metrics_port)
 
 
 def down(address: AddressOption = None) -> None:
@@ -87,46 +93,6 @@ def down(address: AddressOption = None) -> None:
     output.print("stopped", highlight=False)
 
 
-def status(address: AddressOption = None) -> None:
-    """Show pools, replicas, waiting frames and how frames ended."""
-    from serve_app.client import Client
-
-    shown = Client.connect(address).status()
-    output.print(_status_table(shown))
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(shown.outcomes.items())) or "none yet"
-    output.print(f"frames: {ended}; {shown.num_in_flight} in flight; up for {shown.uptime_s:.0f} s", highlight=False)
-    if shown.num_records_lost:
-        output.print(f"[bold red]{shown.num_records_lost} records could not be written to the frame log[/]")
-
-
-def _status_table(shown: ServiceStatus) -> Table:
-    table = Table(header_style="bold", box=None, padding=(0, 1, 0, 0))
-    headings = ("pool", "waiting", "work s", "rung", "running", "replica", "node", "batches", "warm s", "memory GiB")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("pool", "replica", "node") else "right")
-    for pool in shown.pools:
-        rows = pool.replicas or (None,)
-        for index, replica in enumerate(rows):
-            first = ("",) * 5
-            if index == 0:
-                work_s, rung = f"{pool.backlog_s:.2f}", str(pool.rung)
-                first = (pool.name, str(pool.num_waiting), work_s, rung, str(pool.num_running))
-            if replica is None:
-                table.add_row(*first, "[bold red]none ready[/]", "", "", "", "")
-                continue
-            memory = _of_gib(replica.device)
-            table.add_row(
-                *first, replica.replica, replica.node, str(replica.num_batches), f"{replica.warm_s:.1f}", memory
-            )
-    return table
-
-
-def _of_gib(device: DeviceFacts) -> str:
-    if device.used_bytes is None or device.total_bytes is None:
-        return "–"
-    return f"{device.used_bytes / 2**30:.1f} of {device.total_bytes / 2**30:.1f}"
-
-
 def _deploy(path: Path, address: str) -> None:
     """Leave the application on a cluster that goes on without us."""
     from serve_app.app import application
@@ -139,7 +105,7 @@ def _deploy(path: Path, address: str) -> None:
     output.print(f"deployed on {address}", highlight=False)
 
 
-def _host(path: Path) -> None:
+def _host(path: Path, metrics_port: int | None) -> None:
     """Run Ray and the application as children of this process until it is told to stop."""
     from serve_app.app import application
     from serve_app.ray_session import (
@@ -159,7 +125,7 @@ def _host(path: Path) -> None:
         _stop_on_signals(stop)
         with progress() as shown:
             shown.add_task("starting Ray and warming engines", total=None)
-            address = start_ray()
+            address = start_ray(metrics_port=metrics_port)
             at_end.callback(stop_ray)
             _stop_on_signals(stop)  # again: Ray has put in its own handlers, which leave without cleaning up
             plan = load_plan(path)
@@ -177,7 +143,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
         signal.signal(number, lambda *_: stop.set())
 
 
-def _start_background(path: Path) -> None:
+def _start_background(path: Path, metrics_port: int | None) -> None:
     """Start `_host` as a process of its own and wait until it serves."""
     from serve_app.ray_session import read_note
 
@@ -186,11 +152,12 @@ def _start_background(path: Path) -> None:
         raise ServiceUnavailableError(
             f"up: a service runs already (process {running.pid}); stop it with: framelane down"
         )
+    exported = [] if metrics_port is None else ["--metrics-port", str(metrics_port)]
     _log_path().parent.mkdir(parents=True, exist_ok=True)
     with _log_path().open("ab") as log:  # never cut what another service is writing
         written_before = log.tell()
         host = subprocess.Popen(
-            [sys.executable, "-m", "serve_app.cli", "up", str(path), "--foreground"],
+            [sys.executable, "-m", "serve_app.cli", "up", str(path), "--foreground", *exported],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -80,8 +80,11 @@ def nodes_table(nodes: Iterable[NodeFacts]) -> Table:
 
 def pools_table(view: ServiceView) -> Table:
     """What waits for each pool, and what it may do about it."""
-    counts = ("ready", "crit", "norm", "defer", "work s", "running", "credits", "rung")
-    table = _table("pool", right=counts, last=("memory",))
+    counts = (
+        "\nready", "waiting\ncritical", "\nnormal", "\ndeferred", "work\ns", "batches\nrunning",
+        "free\ncredits", "\nrung",
+    )  # fmt: skip
+    table = _table("\npool", right=counts, last=("memory\nlevel",))
     for pool in view.status.pools:
         serve = (view.pools or {}).get(pool.name)
         table.add_row(
@@ -103,7 +106,8 @@ def replicas_table(pools: Iterable[PoolStatus], nodes: Iterable[NodeFacts] = ())
             device = replica.device
             marked = _styled(escape(replica.replica), "yellow" if notes_on(replica) else None)
             table.add_row(
-                marked, escape(hosts.get(replica.node) or replica.node), escape(device.name.removeprefix(MAKER)), _memory(device),
+                marked, escape(hosts.get(replica.node) or replica.node), escape(device.name.removeprefix(MAKER)),
+                _memory(device),
                 NONE if device.temperature_c is None else f"{device.temperature_c:.0f}",
                 NONE if device.utilisation_fraction is None else f"{device.utilisation_fraction:.0%}",
                 str(replica.num_batches), duration(replica.up_s),
@@ -172,7 +176,7 @@ def number(value: float) -> str:
     """With one digit behind the point where that says something."""
     if value >= 100 or value == 0:
         return f"{value:,.0f}"
-    if value >= 0.95:
+    if value >= 0.995:
         return f"{value:.1f}"
     return f"{value:.2f}" if value >= 0.005 else "<0.01"
 
@@ -182,7 +186,7 @@ def _table(*left: str, right: tuple[str, ...] = (), last: tuple[str, ...] = ()) 
     for heading in left:
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for heading in right:
-        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading) + 1)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, heading.split())) + 1)
     for heading in last:
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     return table
@@ -228,5 +232,3 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 def _styled(text: str, style: str | None) -> str:
     return f"[{style}]{text}[/]" if style else text
-
-
