@@ -49,7 +49,7 @@ def _watch(address: str | None, every_s: float, *, as_json: bool) -> None:
         if not as_json:
             show = at_end.enter_context(_screen()) if output.is_terminal else _print
         with contextlib.suppress(KeyboardInterrupt):
-            keep_watching(watched, lambda: Feed(address, every_s), show, time.monotonic, time.sleep)
+            keep_watching(watched, lambda: Feed(address, every_s), show, time.monotonic)
 
 
 @contextlib.contextmanager

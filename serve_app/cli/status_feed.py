@@ -11,9 +11,12 @@ from multiprocessing.connection import Connection
 from serve_app.errors import FramelaneError
 from serve_app.service_view import ServiceView
 
+# How soon a service that is not there is looked for again.
+RETRY_S = 1.0
+
 
 class Feed:
-    """A child process that looks every few seconds and sends what it saw. It ends at the first trouble."""
+    """A child process that looks every few seconds and sends what it saw; it ends when it has lost a service."""
 
     def __init__(self, address: str | None, every_s: float) -> None:
         """Start the child; `address` is as for `Client.connect`."""
@@ -25,13 +28,13 @@ class Feed:
         childs_line.close()
 
     def next(self, timeout_s: float) -> ServiceView | str | None:
-        """The next look; why there are no more; None: nothing came in time."""
+        """The next look, or what is wrong; None: nothing came in time. Raises `EOFError` when there are no more."""
         try:
             if not self._line.poll(timeout_s):
                 return None
             answer: ServiceView | str = self._line.recv()
-        except (EOFError, OSError):
-            return "service: the connection to its cluster was lost"
+        except OSError as err:
+            raise EOFError(str(err)) from err
         return answer
 
     def close(self) -> None:
@@ -48,18 +51,33 @@ def _look_again_and_again(line: Connection, address: str | None, every_s: float)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (until the process ends)
     for stream in (1, 2):
         os.dup2(sys.stdout.fileno(), stream)
+    import ray
+
+    try:
+        while not _looked_until_lost(line, address, every_s):
+            # Once connected, Ray cannot be trusted to let go of a cluster that has gone: the next process begins anew.
+            if ray.is_initialized() or line.poll(RETRY_S):
+                return
+    except (BrokenPipeError, ConnectionResetError, EOFError):  # nobody listens any more
+        return
+
+
+def _looked_until_lost(line: Connection, address: str | None, every_s: float) -> bool:
+    """Send views; True if nobody listens any more, False after having sent what went wrong."""
     from serve_app.client import Client
     from serve_app.cluster_look import look
 
     try:
         client = Client.connect(address)
-        while True:
+        while client.is_hosted():
             line.send(look(client))
             if line.poll(every_s):  # nothing is ever sent here: it was closed
-                return
+                return True
+        line.send("service: it was stopped")
     except FramelaneError as err:
         line.send(str(err))
     except (BrokenPipeError, ConnectionResetError, EOFError):
-        return
+        raise
     except Exception as err:  # it must be seen, and the screen is the parent's
         line.send(f"status: {type(err).__name__}: {err}")
+    return False

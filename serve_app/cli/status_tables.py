@@ -21,6 +21,7 @@ MAX_DEAD_NODES = 3
 MAX_LABELS = 3
 # Said of every GPU; eighty columns have better uses.
 MAKER = "NVIDIA "
+MAY_BE_CUT = ("host", "labels", "device")
 LEVEL_STYLES = {MemoryLevel.HIGH: "yellow", MemoryLevel.CRITICAL: "bold yellow", MemoryLevel.SHED: "bold red"}
 STATE_STYLES = {"draining": "yellow", "dead": "red"}
 BAD_OUTCOMES = {Outcome.FAILED.value: "bold red", Outcome.EXPIRED.value: "yellow", Outcome.REJECTED.value: "yellow"}
@@ -69,9 +70,9 @@ def nodes_table(nodes: Iterable[NodeFacts]) -> Table:
         state = state_of(node)
         shown = "head" if node.is_head and state == "alive" else state
         table.add_row(
-            node.node, escape(node.host), node.address, _styled(shown, STATE_STYLES.get(state)),
+            node.node, _cut(node.host), node.address, _styled(shown, STATE_STYLES.get(state)),
             _of(node.cpus_used, node.num_cpus), _of(node.gpus_used, node.num_gpus), _gib(node.memory_bytes),
-            escape(_labels(node.labels)),
+            _cut(_labels(node.labels)),
         )  # fmt: skip
     if len(dead) > MAX_DEAD_NODES:
         table.add_row("", f"and {len(dead) - MAX_DEAD_NODES} more", "", "[red]dead[/]")
@@ -99,14 +100,14 @@ def pools_table(view: ServiceView) -> Table:
 
 def replicas_table(pools: Iterable[PoolStatus], nodes: Iterable[NodeFacts] = ()) -> Table:
     """Every replica with its device."""
-    table = _table("replica", "node", "device", right=("GiB used", "°C", "use", "batches", "up"))
+    table = _table("replica", "host", "device", right=("GiB used", "°C", "use", "batches", "up"))
     hosts = {node.node: node.host for node in nodes}
     for pool in pools:
         for replica in pool.replicas:
             device = replica.device
             marked = _styled(escape(replica.replica), "yellow" if notes_on(replica) else None)
             table.add_row(
-                marked, escape(hosts.get(replica.node) or replica.node), escape(device.name.removeprefix(MAKER)),
+                marked, _cut(hosts.get(replica.node) or replica.node), _cut(device.name.removeprefix(MAKER)),
                 _memory(device),
                 NONE if device.temperature_c is None else f"{device.temperature_c:.0f}",
                 NONE if device.utilisation_fraction is None else f"{device.utilisation_fraction:.0%}",
@@ -184,12 +185,18 @@ def number(value: float) -> str:
 def _table(*left: str, right: tuple[str, ...] = (), last: tuple[str, ...] = ()) -> Table:
     table = Table(header_style="bold dim", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in left:
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        # Where the screen is narrow only these are cut; see `_cut`.
+        table.add_column(heading, no_wrap=heading not in MAY_BE_CUT, overflow="ellipsis")
     for heading in right:
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, heading.split())) + 1)
     for heading in last:
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        table.add_column(heading, no_wrap=heading not in MAY_BE_CUT, overflow="ellipsis")
     return table
+
+
+def _cut(text: str) -> Text:
+    """A cell that is cut rather than wrapped, in a column that gives way before all others."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _rows(

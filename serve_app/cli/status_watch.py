@@ -14,8 +14,6 @@ from serve_app.service_view import ServiceView
 
 # Rates are means over so long: a camera that sends once a second would flicker otherwise.
 WINDOW_S = 10.0
-# A service that starts anew takes seconds at least.
-RETRY_S = 2.0
 # How soon a key or the age of the page is noticed.
 POLL_S = 0.5
 # Looks that are this much older than they should be say so.
@@ -26,7 +24,7 @@ class Looks(Protocol):
     """Where views come from; `status_feed.py` is the real one."""
 
     def next(self, timeout_s: float) -> ServiceView | str | None:
-        """The next look; why there are no more; None: nothing came in time."""
+        """The next look, or what is wrong; None: nothing came in time. Raises `EOFError` when there are no more."""
 
     def close(self) -> None:
         """Let go of it."""
@@ -89,11 +87,7 @@ class Watch:
 
 
 def keep_watching(
-    watch: Watch,
-    open_looks: Callable[[], Looks],
-    show: Callable[[Watch, bool], None],
-    clock_s: Callable[[], float],
-    sleep: Callable[[float], None],
+    watch: Watch, open_looks: Callable[[], Looks], show: Callable[[Watch, bool], None], clock_s: Callable[[], float]
 ) -> None:
     """Watch until interrupted, and look anew where looks end.
 
@@ -102,20 +96,21 @@ def keep_watching(
         open_looks: begins to look.
         show: called after each wait with the watch, and whether there is news.
         clock_s: the time.
-        sleep: lets it pass.
     """
     looks = open_looks()
     try:
         while True:
-            answer = looks.next(POLL_S)
+            was_away = watch.is_away
+            try:
+                answer = looks.next(POLL_S)
+            except EOFError:
+                looks.close()
+                looks = open_looks()
+                answer = "service: the connection to its cluster was lost"
             if isinstance(answer, ServiceView):
                 watch.seen(answer, clock_s())
             elif answer is not None:
                 watch.lost(answer, clock_s())
-                looks.close()
-                show(watch, True)
-                sleep(RETRY_S)
-                looks = open_looks()
-            show(watch, isinstance(answer, ServiceView))
+            show(watch, isinstance(answer, ServiceView) or watch.is_away != was_away)
     finally:
         looks.close()

@@ -7,6 +7,7 @@ import re
 
 import pytest
 from metric_samples import BATCH, REPLY, RecordingSink, ended, report
+from metric_table import DOCS, HEAD, table
 from serve_samples import ladder_plan, sample_plan
 
 from serve_app.errors import FrameFailedError, FrameRejectedError, InvalidFrameError, TooManyTicketsError
@@ -290,3 +291,12 @@ def test_a_sink_knows_every_counter_that_a_book_hands_on(metrics, sink):
     assert {(name, frozenset(dict(labels))) for name, labels in sink.totals} == {
         (name, frozenset(labels)) for name, labels in declared.items()
     }
+
+
+def test_the_table_in_the_docs_is_the_catalog():
+    """Every metric, in order; print it anew with: python tests/unit/serve_app/metric_table.py."""
+    lines = DOCS.read_text().splitlines()
+    begin = lines.index(HEAD[0])
+    end = next(number for number in range(begin, len(lines)) if not lines[number].startswith("|"))
+
+    assert lines[begin:end] == table()

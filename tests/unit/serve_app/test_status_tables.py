@@ -39,6 +39,26 @@ def test_the_page_fits(width):
     assert not [line for line in lines if "…" in line]
 
 
+def test_long_names_of_machines_and_devices_give_way_to_everything_else():
+    """Pods and Xeons have long names; ids and numbers stay whole at 80 columns."""
+    long = node("7be2d001", "raycluster-framelane-gpu-group-worker-x7k2p", "10.0.0.11", labels={"zone": "z" * 60})
+    replica = report("near-0a41be22", total_bytes=2**36, used_bytes=2**35)
+    replica = dataclasses.replace(
+        replica, node="7be2d001", device=dataclasses.replace(replica.device, name="Intel(R) Xeon(R) Platinum " * 3)
+    )
+    pool = PoolStatus("near", 0, 0, (replica,), num_wanted=1)
+    lines = shown(ServiceView(dataclasses.replace(STATUS, pools=(pool,)), (long,)))
+
+    assert max(map(len, lines)) <= 80
+    for words in (
+        ("node", "host", "address", "state", "CPUs", "GPUs", "GiB", "labels"),
+        ("replica", "host", "device", "GiB", "used", "°C", "use", "batches", "up"),
+    ):
+        assert cells(lines, words[0] + " ") == list(words)
+    assert {"10.0.0.11", "alive", "3/16"} <= set(cells(lines, "7be2d001"))
+    assert cells(lines, "near-0a41be22")[-6:] == ["32.0/64.0", "–", "–", "3", "0", "s"]
+
+
 def test_the_page_says_what_is_known():
     """Header, machines, pools, replicas, verdicts beside outcomes, remarks: in this order."""
     assert shown(VIEW) == [
@@ -56,7 +76,7 @@ def test_the_page_says_what_is_known():
         "wide       1/3         0       9        22  4.92        1        0     0 normal",
         "archive    0/1         0       0         0  0.00        0        0     0 normal",
         "",
-        "replica       node       device          GiB used  °C  use  batches    up",
+        "replica       host       device          GiB used  °C  use  batches    up",
         "near-0a41be22 line-gpu-1 H100 80GB HBM3  5.2/79.6  61  62%   181204 2.2 h",
         "near-77c0d9f1 line-gpu-2 L4             21.6/22.5  88 100%    92113 2.2 h",
         "wide-5510aa0c line-gpu-1 H100 80GB HBM3  5.2/79.6  61  62%    12019  42 s",

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from status_samples import STATUS, VIEW
 
-from serve_app.cli.status_watch import LATE_S, POLL_S, RETRY_S, WINDOW_S, Watch, keep_watching
+from serve_app.cli.status_watch import LATE_S, POLL_S, WINDOW_S, Watch, keep_watching
 from serve_app.service_view import ServiceView
 
 GONE = "service: the call did not come back"
@@ -47,21 +47,17 @@ class Script:
         return self
 
     def next(self, timeout_s):
-        """The next answer; at the end Ctrl-C."""
+        """The next answer; then the end of these looks, and of the last ones Ctrl-C."""
         assert timeout_s == POLL_S
         self.now_s += 1.0
-        answer = next(self._answers, KeyboardInterrupt)
-        if answer is KeyboardInterrupt:
-            raise KeyboardInterrupt
+        answer = next(self._answers, EOFError if self.lives else KeyboardInterrupt)
+        if isinstance(answer, type):
+            raise answer
         return answer
 
     def close(self):
         """These looks are over."""
         self.num_open -= 1
-
-    def sleep(self, seconds):
-        """Time passes."""
-        self.now_s += seconds
 
     def run(self, every_s=1.0):
         """Watch until the script ends; the pages, each with whether it had news."""
@@ -72,7 +68,6 @@ class Script:
                 self.open_looks,
                 lambda shown, is_new: self.pages.append((text(shown, self.now_s).splitlines(), is_new)),
                 lambda: self.now_s,
-                self.sleep,
             )
         return self.pages
 
@@ -92,23 +87,39 @@ def test_the_page_follows_the_looks():
 
 
 def test_a_service_that_goes_is_said_and_looked_for_until_it_is_back():
-    """With the reason, for how long, and how it was last; the looks that ended are closed."""
-    script = Script([at(100.0), GONE], ["service: none of yours runs"], [None, at(3.0)])
+    """With the first reason, for how long, and how it was last; the looks that ended are closed."""
+    script = Script([at(100.0), GONE, "service: none of yours runs"], [None, "service: none of yours runs", at(3.0)])
     pages = script.run()
-    firsts = [lines[0] for lines, _ in pages]
 
-    assert firsts[1] == f"away for 0 s, looking for it: {GONE}"
-    assert f"away for {1 + RETRY_S:.0f} s, looking for it: {GONE}" in firsts
+    assert [(lines[0], is_new) for lines, is_new in pages] == [
+        ("framelane  up 2 min, 0 frames/s, 38 in flight, 1/1 router", True),
+        (f"away for 0 s, looking for it: {GONE}", True),
+        (f"away for 1 s, looking for it: {GONE}", False),
+        (f"away for 2 s, looking for it: {GONE}", False),  # these looks ended
+        (f"away for 3 s, looking for it: {GONE}", False),
+        (f"away for 4 s, looking for it: {GONE}", False),
+        ("framelane  up 3 s, 0 frames/s, 38 in flight, 1/1 router", True),
+    ]
     assert "as it was last:" in pages[1][0]
-    assert firsts[-1] == "framelane  up 3 s, 0 frames/s, 38 in flight, 1/1 router"
-    assert (script.num_opened, script.num_open) == (3, 0)
+    assert (script.num_opened, script.num_open) == (2, 0)
+
+
+def test_looks_that_end_without_a_word_are_a_lost_connection():
+    """Ray has ended their process."""
+    script = Script([at(100.0)], [at(101.0)])
+    pages = script.run()
+
+    assert [lines[0] for lines, _ in pages][1] == (
+        "away for 0 s, looking for it: service: the connection to its cluster was lost"
+    )
+    assert (script.num_opened, script.num_open) == (2, 0)
 
 
 def test_a_service_that_was_never_there_is_looked_for():
     """Watching may begin before it."""
-    pages = Script([GONE], [at(1.0)]).run()
+    pages = Script([GONE, GONE, at(1.0)]).run()
 
-    assert pages[0][0] == [f"away for 0 s, looking for it: {GONE}"]
+    assert pages[0] == ([f"away for 0 s, looking for it: {GONE}"], True)
     assert pages[-1][0][0].startswith("framelane  up 1 s")
 
 
