@@ -164,12 +164,12 @@ def test_of_many_dead_machines_the_first_are_shown():
 
 def test_names_are_no_markup():
     """A pool called [red] is called so, on the page as in the plan."""
-    pool = dataclasses.replace(POOLS[0], name="[red]", replicas=(report("[/]-1"),))
+    pool = dataclasses.replace(POOLS[0], name="[red]", replicas=(dataclasses.replace(report("[/]-1"), node="abcd"),))
     nodes = (node("abcd", "[bold]host", "10.0.0.1", labels={"[x]": "[/y]"}),)
     lines = shown(ServiceView(dataclasses.replace(STATUS, pools=(pool,)), nodes))
 
     assert cells(lines, "[red]")
-    assert cells(lines, "[/]-1")
+    assert cells(lines, "[/]-1")[1] == "[bold]host"
     assert "[bold]host" in cells(lines, "abcd")
     assert "[x]=[/y]" in cells(lines, "abcd")
 
