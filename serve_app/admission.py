@@ -9,7 +9,7 @@ from serve_app.lane_key import DEFERRED as DEFERRED_LANE
 from serve_app.plan import Plan
 from serve_app.pool_queue import PoolQueue
 from serve_app.routes import Route
-from serve_app.verdicts import Verdict, VerdictKind
+from serve_app.verdicts import RejectCause, Verdict, VerdictKind
 
 # Predictions are means, and a frame that is begun so that it would be done just in time is late every other time. So
 # much more than predicted its own time may be, and the wait for what is ahead of it.
@@ -51,7 +51,8 @@ class Admission:
     def judge(self, frame: Frame, routes: tuple[Route, ...]) -> tuple[Verdict, int]:
         """The verdict, and which of the routes it means."""
         if not routes:
-            return Verdict(VerdictKind.REJECT, "larger than every canvas, and the plan rejects such frames"), 0
+            reason = "larger than every canvas, and the plan rejects such frames"
+            return Verdict(VerdictKind.REJECT, reason, cause=RejectCause.OVERSIZE), 0
         is_critical = frame.priority is CRITICAL
         last = len(routes) - 1
         wait_s = late_s = 0.0
@@ -86,9 +87,9 @@ class Admission:
         if shed is not None:
             reason = f"the memory of pool {shed} is nearly full: critical frames only"
             # No level falls sooner than that.
-            return Verdict(VerdictKind.REJECT, reason, max(MIN_RETRY_S, self._calm_s))
+            return Verdict(VerdictKind.REJECT, reason, max(MIN_RETRY_S, self._calm_s), cause=RejectCause.MEMORY)
         reason = f"predicted to finish {late_s:.3f} s after its deadline, {wait_s:.3f} s of work is ahead of it"
-        return Verdict(VerdictKind.REJECT, reason, max(MIN_RETRY_S, late_s))
+        return Verdict(VerdictKind.REJECT, reason, max(MIN_RETRY_S, late_s), cause=RejectCause.LATE)
 
     def _fits_if_degraded(self, frame: Frame, cheapest: Route) -> bool:
         """Whether a frame is in time after all if everybody goes down the ladder; then the pool does so."""

@@ -23,6 +23,7 @@ from serve_app.placement import pool_options, router_options
 from serve_app.plan import Plan, Runtime
 from serve_app.plan_machine import machine_of
 from serve_app.pool_engines import MakeEngines, PoolEngines, onnx_engines
+from serve_app.ray_metrics import RayMetrics
 from serve_app.room_check import check_change
 from serve_app.router import Router
 from serve_app.serve_autoscaling import pool_size, router_size
@@ -36,8 +37,8 @@ ENGINE_MAX_ONGOING = 16
 ROUTER_SPARE_CALLS = 2000
 # A replica finishes its running and its staged batch; both end within seconds on any device.
 GRACEFUL_SHUTDOWN_S = 5.0
-# Serve's line a call is CPU that the engine wants; our frame log says more.
-QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
+# Serve's line a call is CPU that the engine wants; our frame log says more. Our own lines follow the plan's log_level.
+QUIET = LoggingConfig(encoding="JSON", enable_access_log=False, log_level="WARNING")
 
 
 class AppArgs(BaseModel):
@@ -91,7 +92,7 @@ def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
     )(Router)
     table = load_table(Path(plan.latency), machine=machine_of(plan)) if plan.latency else None
     log = FrameLog(Path(plan.frame_log)) if plan.frame_log else None
-    return router.bind(plan, pools, log, LatencyModel(table), open_peers)
+    return router.bind(plan, pools, log, LatencyModel(table), open_peers, RayMetrics)
 
 
 def make_engines(plan: Plan, pool: str) -> PoolEngines:

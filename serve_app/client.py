@@ -96,6 +96,10 @@ class Client:
             ) from err
         return cls(handle, routers, plan, host)
 
+    def is_hosted(self) -> bool:
+        """Whether the service of `framelane up` that this client connected to still stands; True for any other."""
+        return self._host is None or read_note() == self._host
+
     @property
     def plan(self) -> Plan:
         """The plan that the service had when this client connected."""
@@ -356,7 +360,7 @@ class Client:
         self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None
     ) -> tuple[list[Image], list[FrameMeta]]:
         """Check the host, every array and what is said of it, before anything is sent."""
-        if self._host is not None and read_note() != self._host:
+        if not self.is_hosted():
             # Ray ends a process that puts an object into a store which has gone.
             raise ServiceUnavailableError("service: it was stopped; start it and connect again")
         images, metas = [], []

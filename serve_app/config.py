@@ -118,6 +118,7 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
         spool=_spool(file.spool, folder),
         frame_log=_absolute(file.frame_log, folder) if file.frame_log else None,
         latency=_absolute(file.latency, folder) if file.latency else None,
+        log_level=file.log_level,
     )
 
 

@@ -33,6 +33,7 @@ from serve_app.credit_grants import CreditAsk, CreditGrants
 from serve_app.device_turns import DeviceTurns
 from serve_app.direct_calls import DirectlyCalled, own_actor
 from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
+from serve_app.log_fields import fields, log_to_serve
 from serve_app.plan import Bucket, Plan, Runtime
 from serve_app.pool_engines import MakeEngines, PoolEngines
 from serve_app.results import BatchReply, BatchRequest, ReplicaReport
@@ -78,7 +79,8 @@ class EngineReplica(DirectlyCalled):
             pool: which pool this replica belongs to.
             make_engines: makes the engines of a pool.
         """
-        started_s = time.monotonic()
+        log_to_serve(plan.log_level.value)
+        self._started_s = started_s = time.monotonic()
         self._max_frame_px = plan.limits.max_frame_px
         made, self._facts, self._latencies = with_patience(partial(_started, plan, pool, make_engines), f"pool {pool}")
         self._engines, self._device = made.by_bucket, made.device
@@ -190,6 +192,8 @@ class EngineReplica(DirectlyCalled):
         report = ReplicaReport(
             self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies,
             grant=grant, credits=self._credits.use(), broken=self._repair.broken,
+            up_s=time.monotonic() - self._started_s,
+            notes=("its device does not answer: old facts",) if self._is_silent else (),
         )  # fmt: skip
         return report, own_actor()
 
@@ -299,7 +303,8 @@ class EngineReplica(DirectlyCalled):
                 return _Run(None, FrameFailedError(refusal), 0.0, out_of_memory=True)
             output = detect_placed(self._engines[bucket], placed)
         except Exception as err:
-            logger.exception("replica %s: batch of bucket %s failed", self._replica, bucket)
+            said = fields(engine_replica=self._replica, bucket=bucket)
+            logger.exception("replica %s: batch of bucket %s failed", self._replica, bucket, extra=said)
             if isinstance(err, DeviceLostError):
                 self._lost = str(err)
             reason = str(err) if isinstance(err, EngineError) else f"{type(err).__name__}: {err}"

@@ -119,6 +119,15 @@ class Bucket:
         return tuple(WarmShape(canvas, batch) for canvas in self.canvases for batch in self.batches)
 
 
+class LogLevel(Enum):
+    """From which weight on a line is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class Keep(Enum):
     """Which frames of a camera may wait."""
 
@@ -238,6 +247,7 @@ class Plan:
         spool: where durable frames are kept.
         frame_log: file that gets one JSON line a frame, on the router's machine; None: none.
         latency: file of measured latencies to begin with; None: what the warm-up measures.
+        log_level: which of our lines the logs of router and replicas take.
     """
 
     models: Mapping[str, str]
@@ -258,6 +268,7 @@ class Plan:
     spool: SpoolRules = field(default_factory=SpoolRules)
     frame_log: str | None = None
     latency: str | None = None
+    log_level: LogLevel = LogLevel.INFO
 
     def __post_init__(self) -> None:
         for what, values in (("models", self.models), ("pools", self.pools), ("buckets", self.buckets)):

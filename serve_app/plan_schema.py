@@ -24,6 +24,7 @@ from serve_app.plan import (
     DEFAULT_NORMAL_SLO_S,
     DEFAULT_TICKET_TTL_S,
     Keep,
+    LogLevel,
     Oversize,
     Runtime,
 )
@@ -196,6 +197,7 @@ class PlanFile(Section):
     spool: SpoolSection = SpoolSection()
     frame_log: str | None = None
     latency: str | None = None
+    log_level: LogLevel = LogLevel.INFO
 
 
 # What lies below the keys of a plan file.

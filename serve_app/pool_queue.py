@@ -72,6 +72,12 @@ class PoolQueue:
         return sum(self.num_waiting)
 
     @property
+    def waiting_by_class(self) -> tuple[int, int, int]:
+        """All pieces that wait: critical, normal, deferred."""
+        critical, normal, deferred = self.num_waiting
+        return critical, normal, deferred
+
+    @property
     def before_s(self) -> float:
         """What a batch takes from its decision to its device."""
         return SHARE_BEFORE * self.around_s

@@ -61,8 +61,11 @@ class ServiceNote:
     plan: str
 
 
-def start_ray(num_cpus: int | None = None) -> str:
-    """Start a Ray of our own on this machine, without dashboard; returns its address."""
+def start_ray(num_cpus: int | None = None, metrics_port: int | None = None) -> str:
+    """Start a Ray of our own on this machine, without dashboard; returns its address.
+
+    Its agent exports metrics all the same, on this port or on a free one.
+    """
     prepare_ray_environment()
     ray.init(
         address="local",
@@ -71,6 +74,7 @@ def start_ray(num_cpus: int | None = None) -> str:
         log_to_driver=False,
         configure_logging=True,
         logging_level=logging.ERROR,
+        _metrics_export_port=metrics_port,
     )
     return str(ray.get_runtime_context().gcs_address)
 

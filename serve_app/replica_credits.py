@@ -132,6 +132,11 @@ class ReplicaCredits:
         """Whether a replica that takes batches has none."""
         return bool(self._idle)
 
+    @property
+    def num_free(self) -> int:
+        """Noncritical batches that may be sent now; a critical one needs no credit where it overtakes."""
+        return max(0, self._counted(self.per_replica) - self._num_others)
+
     def names(self) -> tuple[str, ...]:
         """The replicas that take batches, in the order in which they came."""
         return tuple(replica.name for replica in self._replicas.values() if replica.ready)

@@ -147,6 +147,8 @@ class ReplicaReport:
         grant: what the router that asks may have here; None: whatever it likes.
         credits: what became of all its credits.
         broken: buckets that it cannot serve for want of memory, each with the reason.
+        up_s: seconds since it began to start.
+        notes: what is not as it should be, in words for people.
     """
 
     replica: str
@@ -158,6 +160,8 @@ class ReplicaReport:
     broken: tuple[tuple[str, str], ...] = ()
     grant: CreditGrant | None = None
     credits: CreditUse = field(default_factory=CreditUse)
+    up_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +212,10 @@ class RouterStatus:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """One pool at a glance.
+    """One pool at a glance, as one router sees it.
+
+    Of several routers: numbers of what waits, runs and may be sent add up, as does `backlog_s`; of `rung`, `memory` and
+    `around_s` the largest counts; `replicas` are those of all, each once.
 
     Attributes:
         num_waiting: pieces (frames, or tiles of them) that wait.
@@ -217,7 +224,10 @@ class PoolStatus:
         backlog_s: predicted device seconds that wait.
         rung: the first rung of the ladder that noncritical frames may take now.
         around_s: what a batch takes beside its device, of late.
-        memory: how full its devices are.
+        waiting: `num_waiting` by class: critical, normal, deferred.
+        memory: how full the memory of its devices is.
+        num_credits: noncritical batches that may be sent now.
+        num_wanted: replicas that the plan asks for at least.
     """
 
     name: str
@@ -227,12 +237,15 @@ class PoolStatus:
     backlog_s: float = 0.0
     rung: int = 0
     around_s: float = 0.0
+    waiting: tuple[int, int, int] = (0, 0, 0)
     memory: MemoryLevel = MemoryLevel.NORMAL
+    num_credits: int = 0
+    num_wanted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """The service at a glance: the sums over its routers.
+    """The service at a glance: the sums over its routers, see `router_status.py`.
 
     Attributes:
         uptime_s: since the first of its routers started.
@@ -240,6 +253,7 @@ class ServiceStatus:
         outcomes: frames so far, by outcome.
         num_in_flight: frames that have no outcome yet.
         num_records_lost: frames whose record could not be written to the frame log.
+        verdicts: frames so far that have ended, by what admission decided; invalid ones have no verdict.
         routers: what each of them has to do, by name.
     """
 
@@ -248,4 +262,5 @@ class ServiceStatus:
     outcomes: dict[str, int]
     num_in_flight: int
     num_records_lost: int = 0
+    verdicts: dict[str, int] = field(default_factory=dict)
     routers: tuple[RouterStatus, ...] = ()

@@ -40,7 +40,10 @@ from serve_app.frame_log import FrameLog
 from serve_app.frame_store import put_frame
 from serve_app.frames import Frame, FrameMeta, check_meta
 from serve_app.latency import LatencyModel, LatencyTable, Origin
+from serve_app.log_fields import fields, log_to_serve
 from serve_app.memory_gauge import MemoryGauge
+from serve_app.metric_book import MetricSink, Nowhere
+from serve_app.metrics import RouterMetrics
 from serve_app.peer_routers import Doors, PeerRouters, alone
 from serve_app.plan import Plan
 from serve_app.plan_machine import joined
@@ -58,6 +61,7 @@ from serve_app.results import (
     ServiceStatus,
 )
 from serve_app.router_credits import RouterCredits
+from serve_app.router_log import RouterLog
 from serve_app.router_status import merged, seen_by
 from serve_app.scheduler import Scheduler
 from serve_app.serve_autoscaling import PoolReports
@@ -93,6 +97,7 @@ class Router(DirectlyCalled):
         frame_log: FrameLog | None,
         latency: LatencyModel | None = None,
         open_peers: Callable[[Plan], PeerRouters] = alone,
+        open_metrics: Callable[[], MetricSink] = Nowhere,
     ) -> None:
         """Take the plan, a handle for each of its pools, where to record frames, and what is known of latencies.
 
@@ -102,7 +107,11 @@ class Router(DirectlyCalled):
             frame_log: where frames are recorded; None: nowhere.
             latency: what is known of latencies.
             open_peers: gives the other routers, and this one's name among them.
+            open_metrics: gives where metrics go; called here because Ray's belong to the replica that makes them.
         """
+        log_to_serve(plan.log_level.value)
+        self._log = RouterLog()
+        self._metrics = RouterMetrics(plan, open_metrics())
         self._plan = plan
         self._models = {bucket.name: bucket.model for bucket in plan.buckets}
         self._frame_log = frame_log
@@ -128,6 +137,7 @@ class Router(DirectlyCalled):
         )
         self._pool_reports = PoolReports()
         self._outcomes: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._started_s = time.monotonic()
@@ -255,7 +265,8 @@ class Router(DirectlyCalled):
         pools = tuple(
             PoolStatus(
                 name, load.num_waiting, load.num_running, self._replicas.reports(name), load.backlog_s, load.rung,
-                load.around_s, self._memory.level(name),
+                load.around_s, load.waiting, load.memory, load.num_credits,
+                self._plan.pool(name).num_replicas,
             )
             for name, load in loads.items()
         )  # fmt: skip
@@ -265,12 +276,17 @@ class Router(DirectlyCalled):
             dict(self._outcomes),
             num_in_flight=len(self._in_flight),
             num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
+            verdicts=dict(self._verdicts),
         )
         return seen_by(self._own_report(), status)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve's controller learns of the pools' load, where a pool may grow; Serve asks."""
         return self._pool_reports.values(self._scheduler.loads(), time.monotonic())
+
+    async def check_health(self) -> None:
+        """Serve asks every few seconds, from the start: so replicas are counted and metrics told before any frame."""
+        self._start()
 
     async def plan(self) -> Plan:
         """The plan that is served."""
@@ -413,14 +429,17 @@ class Router(DirectlyCalled):
             if len(reply.frames) != len(refs) and not reply.no_credit:
                 raise FrameFailedError(f"replica {reply.replica}: answered {len(reply.frames)} frames of {len(refs)}")
         except RayActorError as err:
-            logger.warning("pool %s: replica %s died with batch %d: %r", batch.pool, batch.replica, batch.batch_id, err)
+            self._log.replica_died(batch, err)
+            self._metrics.batch_lost(batch, has_died=True)
             self._replicas.died(batch.pool, batch.replica)
             now_s = time.monotonic()
             for frame in self._scheduler.batch_lost(batch.batch_id, now_s):
                 error = FrameFailedError("frame: its replica died, and no time or attempt was left for another one")
                 self._end_unserved(frame, Outcome.FAILED, error, now_s)
         except Exception as err:  # whatever else Ray or the replica raises must not leave callers waiting
-            logger.exception("pool %s: batch %d failed", batch.pool, batch.batch_id)
+            said = fields(pool=batch.pool, engine_replica=batch.replica, batch_id=batch.batch_id)
+            logger.exception("pool %s: batch %d failed", batch.pool, batch.batch_id, extra=said)
+            self._metrics.batch_lost(batch, has_died=False)
             now_s = time.monotonic()
             failed = {piece.frame.frame_id: piece.frame for piece in batch.pieces if self._is_here(piece.frame)}
             self._scheduler.batch_ended(batch.batch_id, now_s, failed=failed)
@@ -443,7 +462,9 @@ class Router(DirectlyCalled):
         logger.warning(
             "pool %s: replica %s has no memory for %d frames on canvas %s of bucket %s; smaller batches for a while",
             batch.pool, reply.replica, len(batch.pieces), batch.canvas, batch.bucket,
+            extra=fields(pool=batch.pool, engine_replica=reply.replica, bucket=batch.bucket, batch_id=batch.batch_id),
         )  # fmt: skip
+        self._metrics.out_of_memory(batch)
         now_s = time.monotonic()
         reason = next((str(each) for each in reply.frames if isinstance(each, FrameFailedError)), "no reason given")
         elsewhere = reply.is_broken and self._memory.broke(batch.pool, batch.replica)
@@ -457,6 +478,7 @@ class Router(DirectlyCalled):
 
     def _answer(self, batch: Batch, reply: BatchReply, sent_s: float) -> None:
         """Keep the answered pieces, and end the frames that are whole or failed."""
+        self._metrics.batch_answered(batch, reply)
         now_s = time.monotonic()
         errors: dict[str, FramelaneError] = {}
         for piece, found in zip(batch.pieces, reply.frames, strict=True):
@@ -518,6 +540,19 @@ class Router(DirectlyCalled):
         self._use_memory(pool)
         self._credits.reported(pool, reports, time.monotonic())
         self._pump()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Let logs and metrics look at the pools."""
+        now_s, loads = time.monotonic(), self._scheduler.loads()
+        self._log.tick(now_s, loads)
+        self._metrics.tick(
+            now_s,
+            loads,
+            {pool: self._replicas.reports(pool) for pool in loads},
+            num_in_flight=len(self._in_flight),
+            num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
+        )
 
     def _use_memory(self, pool: str) -> None:
         """Let the scheduler know how full a pool's devices are, and which replicas may take how much."""
@@ -539,6 +574,10 @@ class Router(DirectlyCalled):
     def _record(self, result: FrameResult, at_s: float, slo_s: float | None) -> FrameResult:
         result = replace(result, router=self._peers.name)
         self._outcomes[result.outcome.value] += 1
+        if result.verdict is not None:
+            self._verdicts[result.verdict.kind.value] += 1
+        self._log.frame_ended(result)
+        self._metrics.frame_ended(result)
         if self._frame_log is not None:
             self._frame_log.write(result, at_s, slo_s)
         return result

@@ -26,14 +26,17 @@ def merged(views: Sequence[ServiceStatus]) -> ServiceStatus:
         views: one of each router, at least one; what is not added up is taken from the first.
     """
     outcomes: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
     for view in views:
         outcomes.update(view.outcomes)
+        verdicts.update(view.verdicts)
     return replace(
         views[0],
         uptime_s=max(view.uptime_s for view in views),
         pools=tuple(_merged([each for view in views for each in view.pools if each.name == pool.name])
                     for pool in views[0].pools),
         outcomes=dict(outcomes),
+        verdicts=dict(verdicts),
         num_in_flight=sum(view.num_in_flight for view in views),
         num_records_lost=sum(view.num_records_lost for view in views),
         routers=tuple(sorted((each for view in views for each in view.routers), key=lambda each: each.report.router)),
@@ -41,7 +44,8 @@ def merged(views: Sequence[ServiceStatus]) -> ServiceStatus:
 
 
 def _merged(pools: Sequence[PoolStatus]) -> PoolStatus:
-    """One pool, as several routers see it; of rung and time around a batch the worst."""
+    """One pool, as several routers see it; see `PoolStatus` for what adds up."""
+    critical, normal, deferred = zip(*(pool.waiting for pool in pools), strict=True)
     return replace(
         pools[0],
         num_waiting=sum(pool.num_waiting for pool in pools),
@@ -49,4 +53,7 @@ def _merged(pools: Sequence[PoolStatus]) -> PoolStatus:
         backlog_s=sum(pool.backlog_s for pool in pools),
         rung=max(pool.rung for pool in pools),
         around_s=max(pool.around_s for pool in pools),
+        waiting=(sum(critical), sum(normal), sum(deferred)),
+        memory=max(pool.memory for pool in pools),
+        num_credits=sum(pool.num_credits for pool in pools),
     )

@@ -26,7 +26,7 @@ from serve_app.pool_queue import PRESSURE_INTERVAL_S, PoolQueue
 from serve_app.pressure import Pressure
 from serve_app.replica_credits import MIN_CREDITS_PER_REPLICA, Place, SchedulerStateError, new_tuple
 from serve_app.routes import Route, RouteTable
-from serve_app.verdicts import Verdict, VerdictKind
+from serve_app.verdicts import RejectCause, Verdict, VerdictKind
 
 # A frame whose replica died is tried once more: twice in a row is the frame's fault as likely as the replica's.
 MAX_ATTEMPTS = 2
@@ -80,6 +80,9 @@ class PoolLoad:
         deferred_s: what of the backlog is deferred frames'.
         offered_s: device seconds of all frames that came so far, each by its first route, admitted or not.
         sent_s: device seconds of all pieces that were sent to its replicas so far, by the routes that they took.
+        waiting: `num_waiting` by class: critical, normal, deferred.
+        memory: how full the memory of its devices is.
+        num_credits: noncritical batches that may be sent to it now.
     """
 
     num_replicas: int
@@ -92,6 +95,9 @@ class PoolLoad:
     deferred_s: float = 0.0
     offered_s: float = 0.0
     sent_s: float = 0.0
+    waiting: tuple[int, int, int] = (0, 0, 0)
+    memory: MemoryLevel = MemoryLevel.NORMAL
+    num_credits: int = 0
 
 
 class Scheduler:
@@ -156,7 +162,7 @@ class Scheduler:
             name: PoolLoad(
                 pool.credits.num_ready, pool.num_pieces, pool.credits.num_batches, pool.backlog.total_s,
                 pool.pressure.rung, pool.around_s, pool.credits.per_replica, pool.backlog.waiting_deferred_s,
-                pool.offered_s, pool.sent_s,
+                pool.offered_s, pool.sent_s, pool.waiting_by_class, pool.pressure.memory, pool.credits.num_free,
             )
             for name, pool in self._pools.items()
         }  # fmt: skip
@@ -400,13 +406,15 @@ class Scheduler:
         share = 1.0 if frame.priority is CRITICAL_PRIORITY or num_frames == 1 else SHARE_OF_NONCRITICAL
         of = "" if share == 1 else f", {share:.0%} of them by noncritical ones"
         if num_frames > share * limits.max_waiting_frames:
+            cause = RejectCause.FRAMES
             reason = f"{num_frames - 1} frames are here, allowed are {limits.max_waiting_frames}{of}"
         elif num_bytes > share * limits.max_waiting_bytes:
+            cause = RejectCause.BYTES
             here = f"{num_bytes - frame.num_bytes:,} bytes are here and the frame has {frame.num_bytes:,}"
             reason = f"{here}, allowed are {limits.max_waiting_bytes:,}{of}"
         else:
             return None
-        return Verdict(VerdictKind.REJECT, reason, retry_after_s=self._plan.slo_s[frame.priority])
+        return Verdict(VerdictKind.REJECT, reason, retry_after_s=self._plan.slo_s[frame.priority], cause=cause)
 
     def _enqueue(self, waiting: Waiting, pieces: Sequence[int], now_s: float, *, is_new: bool) -> None:
         """Put pieces into the lane of the frame's route."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -22,6 +22,29 @@ class VerdictKind(Enum):
     __hash__ = object.__hash__
 
 
+class RejectCause(Enum):
+    """Why a frame was refused, as one of few words: a reason has the frame's own numbers in it."""
+
+    FRAMES = "frames"
+    """As many frames are here as may be."""
+    BYTES = "bytes"
+    """As many bytes of them."""
+    LATE = "late"
+    """It is predicted to be late on every rung."""
+    MEMORY = "memory"
+    """The memory of its pool's devices is nearly full."""
+    OVERSIZE = "oversize"
+    """Larger than every canvas, and the plan rejects such frames."""
+    INVALID = "invalid"
+    """The frame, or what was said of it, cannot be served."""
+    TICKETS = "tickets"
+    """As many tickets are out as may be."""
+    OTHER = "other"
+    """None of these."""
+
+    __hash__ = object.__hash__
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A decision with its reason.
@@ -31,12 +54,14 @@ class Verdict:
         reason: why, in words for the caller.
         retry_after_s: of a rejection: seconds until there may be room; None: never for such a frame.
         rung: where on the ladder it was placed; 0 is its camera's own model at its own size.
+        cause: of a rejection: its kind, for counting; not compared, since the reason says it too.
     """
 
     kind: VerdictKind
     reason: str
     retry_after_s: float | None = None
     rung: int = 0
+    cause: RejectCause | None = field(default=None, compare=False)
 
 
 class Outcome(Enum):

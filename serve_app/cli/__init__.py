@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from engines.errors import EngineError
-from serve_app.cli import build, demo, detect, export, parity, plan, profile, service, simulate, stream
+from serve_app.cli import build, demo, detect, export, parity, plan, profile, service, simulate, status, stream
 from serve_app.cli.console import errors, output
 from serve_app.errors import FramelaneError
 
@@ -40,7 +40,7 @@ def framelane(
 app.command()(export.export)
 app.command()(service.up)
 app.command()(service.down)
-app.command()(service.status)
+app.command()(status.status)
 app.command()(detect.detect)
 app.command()(stream.stream)
 app.command()(demo.demo)

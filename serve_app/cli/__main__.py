@@ -2,4 +2,5 @@
 
 from serve_app.cli import main
 
-main()
+if __name__ == "__main__":  # a spawned child imports this file under another name
+    main()

@@ -1,4 +1,4 @@
-"""`framelane up`, `down` and `status`: a service that runs in the background of this machine, or on a Ray cluster."""
+"""`framelane up` and `down`: a service that runs in the background of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from engines.device_facts import DeviceFacts
 from serve_app.cli.console import errors, output, progress
 from serve_app.config import load_plan, plan_path, state_folder
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
@@ -24,7 +22,6 @@ from serve_app.frame_log import FrameLog
 from serve_app.latency_file import load_table
 from serve_app.model_check import check_models
 from serve_app.plan_machine import machine_of
-from serve_app.results import ServiceStatus
 
 if TYPE_CHECKING:
     from serve_app.ray_session import ServiceNote
@@ -44,6 +41,10 @@ def up(
     wait: Annotated[float, typer.Option(min=0, help="Seconds that machines of the cluster may take to join.")] = 0.0,
     may_grow: Annotated[bool, typer.Option("--may-grow", help="The cluster gets machines as they are needed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say whether the cluster has room.")] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1024, max=65535, help="Where this machine's Ray exports metrics; else a port that is free."),
+    ] = None,
 ) -> None:
     """Start the service: on this machine, in the background, or deployed on a Ray cluster.
 
@@ -62,12 +63,17 @@ def up(
                 load_table(Path(checked.latency), machine=machine_of(checked))
         except InvalidPlanError as err:
             raise InvalidPlanError(f"plan {path}: {err}") from err
+    if address is not None and metrics_port is not None:
+        raise ServiceUnavailableError(
+            f"up: got --metrics-port {metrics_port} with --address {address}, allowed is one: a cluster's ports are "
+            "set by: ray start --metrics-export-port"
+        )
     if address is not None:
         _deploy(path, address, wait_s=wait, may_grow=may_grow, dry_run=dry_run)
     elif foreground:
-        _host(path)
+        _host(path, metrics_port)
     else:
-        _start_background(path)
+        _start_background(path, metrics_port)
 
 
 def down(address: AddressOption = None) -> None:
@@ -93,56 +99,6 @@ def down(address: AddressOption = None) -> None:
                 )
             time.sleep(0.1)
     output.print("stopped", highlight=False)
-
-
-def status(address: AddressOption = None) -> None:
-    """Show pools, replicas, waiting frames and how frames ended."""
-    from serve_app.client import Client
-    from serve_app.pool_trouble import troubles
-
-    shown = Client.connect(address).status()
-    output.print(_status_table(shown))
-    for deployment, trouble in troubles().items():
-        output.print(f"[bold red]{escape(deployment)}[/]: {escape(trouble)}", highlight=False)
-    for pool in shown.pools:
-        if pool.memory:
-            output.print(f"pool {escape(pool.name)}: memory level {pool.memory.name.lower()}", highlight=False)
-        for replica in pool.replicas:
-            for bucket, reason in replica.broken:
-                told = f"[bold red]{replica.replica}[/]: cannot serve bucket {escape(bucket)}: {escape(reason)}"
-                output.print(told, highlight=False)
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(shown.outcomes.items())) or "none yet"
-    output.print(f"frames: {ended}; {shown.num_in_flight} in flight; up for {shown.uptime_s:.0f} s", highlight=False)
-    if shown.num_records_lost:
-        output.print(f"[bold red]{shown.num_records_lost} records could not be written to the frame log[/]")
-
-
-def _status_table(shown: ServiceStatus) -> Table:
-    table = Table(header_style="bold", box=None, padding=(0, 1, 0, 0))
-    headings = ("pool", "waiting", "work s", "rung", "running", "replica", "node", "batches", "warm s", "memory GiB")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("pool", "replica", "node") else "right")
-    for pool in shown.pools:
-        rows = pool.replicas or (None,)
-        for index, replica in enumerate(rows):
-            first = ("",) * 5
-            if index == 0:
-                work_s, rung = f"{pool.backlog_s:.2f}", str(pool.rung)
-                first = (pool.name, str(pool.num_waiting), work_s, rung, str(pool.num_running))
-            if replica is None:
-                table.add_row(*first, "[bold red]none ready[/]", "", "", "", "")
-                continue
-            memory = _of_gib(replica.device)
-            table.add_row(
-                *first, replica.replica, replica.node, str(replica.num_batches), f"{replica.warm_s:.1f}", memory
-            )
-    return table
-
-
-def _of_gib(device: DeviceFacts) -> str:
-    if device.used_bytes is None or device.total_bytes is None:
-        return "–"
-    return f"{device.used_bytes / 2**30:.1f} of {device.total_bytes / 2**30:.1f}"
 
 
 def _deploy(path: Path, address: str, *, wait_s: float, may_grow: bool, dry_run: bool) -> None:
@@ -171,7 +127,7 @@ def _deploy(path: Path, address: str, *, wait_s: float, may_grow: bool, dry_run:
     output.print(f"{done} on {address}", highlight=False)
 
 
-def _host(path: Path) -> None:
+def _host(path: Path, metrics_port: int | None) -> None:
     """Run Ray and the application as children of this process until it is told to stop."""
     from serve_app.app import application
     from serve_app.ray_session import (
@@ -191,7 +147,7 @@ def _host(path: Path) -> None:
         _stop_on_signals(stop)
         with progress() as shown:
             shown.add_task("starting Ray and warming engines", total=None)
-            address = start_ray()
+            address = start_ray(metrics_port=metrics_port)
             at_end.callback(stop_ray)
             _stop_on_signals(stop)  # again: Ray has put in its own handlers, which leave without cleaning up
             plan = load_plan(path)
@@ -209,7 +165,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
         signal.signal(number, lambda *_: stop.set())
 
 
-def _start_background(path: Path) -> None:
+def _start_background(path: Path, metrics_port: int | None) -> None:
     """Start `_host` as a process of its own and wait until it serves."""
     from serve_app.ray_session import read_note
 
@@ -218,11 +174,12 @@ def _start_background(path: Path) -> None:
         raise ServiceUnavailableError(
             f"up: a service runs already (process {running.pid}); stop it with: framelane down"
         )
+    exported = [] if metrics_port is None else ["--metrics-port", str(metrics_port)]
     _log_path().parent.mkdir(parents=True, exist_ok=True)
     with _log_path().open("ab") as log:  # never cut what another service is writing
         written_before = log.tell()
         host = subprocess.Popen(
-            [sys.executable, "-m", "serve_app.cli", "up", str(path), "--foreground"],
+            [sys.executable, "-m", "serve_app.cli", "up", str(path), "--foreground", *exported],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

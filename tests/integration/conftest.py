@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from service_world import Command, Service
 
@@ -40,6 +42,8 @@ def service(tmp_path_factory):
         },
         folder,
     )
+    # Ray exports metrics every ten seconds, for which no test wants to wait.
+    os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 (Ray's own spelling)
     with local_service(plan, num_cpus=2) as client:
         running = Service(client, folder / "frames.jsonl")
         yield running

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -223,7 +224,11 @@ def test_a_service_comes_up_serves_and_goes(framelane, video, tmp_path):
         assert "gate-1" in stream.stdout
         lines = (tmp_path / "frames.jsonl").read_text().splitlines()
         assert [json.loads(line)["camera"] for line in lines] == ["gate-1"] * 5
-        assert "5 finished" in framelane("status").stdout
+        assert re.search(r"finished +5 ", framelane("status").stdout)
+        view = json.loads(framelane("status", "--json").stdout)
+        assert view["outcomes"] == {"finished": 5}
+        assert [(pool["pool"], pool["num_ready"], pool["num_wanted"]) for pool in view["pools"]] == [("cpu", 1, 1)]
+        assert [node["state"] for node in view["nodes"]] == ["alive"]
         profile = framelane("profile", "--running", "--out", "learnt.json")
         assert profile.returncode == 0, profile.stderr
         assert {entry["model"] for entry in json.loads((tmp_path / "learnt.json").read_text())["entries"]} == {"light"}

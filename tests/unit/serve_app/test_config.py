@@ -23,6 +23,7 @@ from serve_app.plan import (
     EngineBuilding,
     Keep,
     Limits,
+    LogLevel,
     Oversize,
     Plan,
     Pool,
@@ -63,11 +64,13 @@ detection: {min_score: 0.1, max_iou: 0.5, max_boxes: 20}
 engines: {precision: as_is, workspace_mib: 3, cache: built, frames: /gate}
 frame_log: logs/frames.jsonl
 latency: latency/this-machine.json
+log_level: warning
 """
 
 TOP_KEYS = (
     "models", "pools", "buckets", "cameras", "ladder", "scheduling", "slo_s", "limits", "detection", "engines",
     "routers", "autoscaling", "memory", "spool", "frame_log", "latency",
+    "log_level",
 )  # fmt: skip
 
 SMALL_EXAMPLE = """
@@ -121,6 +124,7 @@ def test_a_full_plan_is_read_whole(plan_file, tmp_path):
         engines=EngineBuilding(Precision.AS_IS, 3 * 2**20, str(tmp_path / "built"), "/gate"),
         frame_log=str(tmp_path / "logs/frames.jsonl"),
         latency=str(tmp_path / "latency/this-machine.json"),
+        log_level=LogLevel.WARNING,
     )
 
 
@@ -268,6 +272,7 @@ def test_all_problems_are_named_at_once(plan_file):
         ("limits: {max_waiting_frames: -5}", "limits.max_waiting_frames: got -5, input should be greater than"),
         ("detection: {min_score: 25}", "detection.min_score: got 25, input should be less than or equal to 1"),
         ("detection: {max_boxes: 0}", "detection.max_boxes: got 0, input should be greater than or equal to 1"),
+        ("log_level: loud", "log_level: got 'loud', input should be 'debug', 'info', 'warning' or 'error'"),
         ("frame_log: [a]", "frame_log: got ['a'], input should be a valid string"),
         ("models: {full: 3}", "models.full: got 3, input should be a valid string"),
         ("models: {}", "models: got {}, dictionary should have at least 1 item"),

@@ -569,7 +569,9 @@ def test_a_replica_reports_itself(bench):
         device=FACTS,
         latencies=report.latencies,
         credits=CreditUse(1, 2, 1, 0, 2),
+        up_s=report.up_s,
     )
+    assert report.up_s >= report.warm_s
     assert report.warm_s >= 0
     assert [entry[:2] for entry in report.latencies] == [
         *(("vga", WarmShape(canvas, batch)) for canvas in (VGA, PORTRAIT) for batch in (1, 2, 4)),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
-from serve_app import pool_trouble
-from serve_app.app_name import APP_NAME
+from serve_app.pool_trouble import telling_line
 
 TRACE = """A replica failed to start with exception. Retrying. Error:
 Traceback (most recent call last):
@@ -17,38 +14,18 @@ engines.errors.EngineMemoryError: engine: no memory for a batch of shape (1, 480
 """
 
 
-def deployment(status, message=""):
-    """As Serve describes one."""
-    return SimpleNamespace(status=SimpleNamespace(value=status), message=message)
-
-
 @pytest.mark.parametrize(
-    ("status", "message", "told"),
+    ("message", "told"),
     [
-        pytest.param("HEALTHY", "", None, id="well"),
-        pytest.param("UPSCALING", "Upscaling from 1 to 2 replicas.", None, id="growing"),
-        pytest.param("UPDATING", "", None, id="nothing-said"),
+        pytest.param("", "", id="nothing-said"),
         pytest.param(
-            "UPDATING", TRACE,
-            "UPDATING: engines.errors.EngineMemoryError: engine: no memory for a batch of shape (1, 480, 640, 3)",
-            id="no-memory-to-start",
+            TRACE,
+            "engines.errors.EngineMemoryError: engine: no memory for a batch of shape (1, 480, 640, 3)",
+            id="trace",
         ),
-        pytest.param(
-            "UNHEALTHY", "A replica's health check failed.\n", "UNHEALTHY: A replica's health check failed.",
-            id="replica-being-replaced",
-        ),
+        pytest.param("A replica's health check failed.\n", "A replica's health check failed.", id="one-line"),
     ],
-)  # fmt: skip
-def test_a_pool_in_trouble_is_told_with_its_reason(monkeypatch, status, message, told):
-    """The error itself, not the trace above it."""
-    overview = {APP_NAME: SimpleNamespace(deployments={"engine-cpu": deployment(status, message)})}
-    monkeypatch.setattr(pool_trouble.serve, "status", lambda: SimpleNamespace(applications=overview))
-
-    assert pool_trouble.troubles() == ({} if told is None else {"engine-cpu": told})
-
-
-def test_a_ray_without_the_service_has_no_trouble(monkeypatch):
-    """Whoever asks is told elsewhere that nothing runs."""
-    monkeypatch.setattr(pool_trouble.serve, "status", lambda: SimpleNamespace(applications={}))
-
-    assert pool_trouble.troubles() == {}
+)
+def test_the_error_itself_is_told(message, told):
+    """Not the trace above it."""
+    assert telling_line(message) == told

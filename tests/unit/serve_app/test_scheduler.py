@@ -289,30 +289,19 @@ def test_loads_tell_each_pool_apart():
         (
             "near",
             PoolLoad(
-                0,
-                num_waiting=1,
-                num_running=0,
-                backlog_s=pytest.approx(vga_piece_s),
-                rung=0,
-                around_s=0.01,
-                offered_s=vga_piece_s,
+                0, num_waiting=1, num_running=0, backlog_s=pytest.approx(vga_piece_s), rung=0, around_s=0.01,
+                offered_s=vga_piece_s, waiting=(0, 1, 0),
             ),
         ),
         (
             "far",
             PoolLoad(
-                2,
-                num_waiting=1,
-                num_running=2,
-                backlog_s=pytest.approx(uhd_piece_s),
-                rung=0,
-                around_s=0.01,
-                deferred_s=pytest.approx(uhd_piece_s),
-                offered_s=pytest.approx(3 * uhd_piece_s),
-                sent_s=pytest.approx(2 * uhd_piece_s),
+                2, num_waiting=1, num_running=2, backlog_s=pytest.approx(uhd_piece_s), rung=0, around_s=0.01,
+                deferred_s=pytest.approx(uhd_piece_s), offered_s=pytest.approx(3 * uhd_piece_s),
+                sent_s=pytest.approx(2 * uhd_piece_s), waiting=(0, 0, 1), num_credits=1,
             ),
         ),
-    ]
+    ]  # fmt: skip
 
 
 def test_a_new_scheduler_has_nothing_to_do():

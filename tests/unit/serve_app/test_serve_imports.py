@@ -17,17 +17,15 @@ ENGINES, SERVE_APP = Path(engines.__file__).parent, Path(serve_app.__file__).par
 
 PURE = [
     "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_owner", "camera_summary",
-    "credit_grants", "device_turns", "errors",
-    "frame_ends", "frame_log", "frames", "lane_key", "lanes", "latency", "latency_file", "memory_gauge", "memory_level",
-    "native_plan", "plan", "pool_queue", "pressure", "recent_results", "replica_credits", "replica_limits", "results",
-    "retries", "router_credits", "router_status", "routes", "scheduler",
-    "spool_rules", "tickets", "verdicts", "planning.bucket_search", "planning.canvas_search", "planning.drift",
-    "planning.engine_memory", "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal",
-    "planning.traffic",
-    "simulation.clairvoyant", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
-    "simulation.simulated_scaling", "simulation.simulation_report", "simulation.simulation_run",
-    "simulation.simulation_table", "simulation.traces",
-    "cluster_room", "label_rule", "placement", "replica_packing",
+    "cluster_room", "credit_grants", "device_turns", "errors", "frame_ends", "frame_log", "frames", "label_rule",
+    "lane_key", "lanes", "latency", "latency_file", "memory_gauge", "memory_level", "metric_book", "metric_catalog",
+    "metrics", "native_plan", "placement", "plan", "pool_queue", "pressure", "recent_results", "replica_credits",
+    "replica_limits", "replica_packing", "results", "retries", "router_credits", "router_status", "routes",
+    "scheduler", "spool_rules", "tickets", "verdicts", "planning.bucket_search", "planning.canvas_search",
+    "planning.drift", "planning.engine_memory", "planning.plan_load", "planning.plan_task", "planning.planner",
+    "planning.proposal", "planning.traffic", "simulation.clairvoyant", "simulation.gpu_tables",
+    "simulation.simulate", "simulation.simulated_replica", "simulation.simulated_scaling",
+    "simulation.simulation_report", "simulation.simulation_run", "simulation.simulation_table", "simulation.traces",
 ]  # fmt: skip
 HEAVY = [
     "ray", "torch", "ultralytics", "tensorrt", "tensorrt_rtx_bindings", "cuda", "pynvml",
