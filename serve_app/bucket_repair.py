@@ -110,12 +110,6 @@ class BucketRepair:
             f"({states[0].reason})"
         )
 
-    def close(self) -> None:
-        """Stop repairing."""
-        for task in self._tasks.values():
-            task.cancel()
-        self._tasks.clear()
-
     def _start(self, bucket: str) -> None:
         task = self._tasks.get(bucket)
         if task is None or task.done():  # else it is under way, for what is missing
@@ -140,8 +134,8 @@ class BucketRepair:
         reason = None if state.is_closed else await self._tried(bucket, partial(_run_grey, engine, smallest))
         if state.is_closed or reason is not None:
             state.is_closed = True
-            await self._on_engine_thread(engine.close)
-            reason = await self._tried(bucket, partial(engine.warm, [smallest]))
+            reason = await self._tried(bucket, engine.close)
+            reason = reason or await self._tried(bucket, partial(engine.warm, [smallest]))
             if reason is None:
                 state.is_closed = False
                 state.missing = set(self._shapes[bucket]) - {smallest}

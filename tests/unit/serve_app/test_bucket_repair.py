@@ -107,7 +107,8 @@ def play(monkeypatch, scenario, *buckets):
 
     async def main():
         await scenario(world)
-        world.repair.close()
+        for task in world.repair._tasks.values():
+            task.cancel()
         await real_sleep(0)
 
     asyncio.run(main())
@@ -266,6 +267,24 @@ def test_an_engine_that_cannot_be_rebuilt_for_another_reason_is_tried_on_and_tol
         await world.waits.begun()
         assert world.repair.broken == (("vga", "ValueError: a bug"),)
         assert "cannot be rebuilt" in caplog.text
+
+    play(monkeypatch, scenario)
+
+
+def test_an_engine_that_cannot_even_be_closed_is_tried_on(monkeypatch):
+    """The repair ends with success or with the replica, never by itself."""
+
+    async def scenario(world):
+        world.vga.error = EngineMemoryError("none")
+        world.vga.close = lambda: 1 / 0
+        world.repair.out_of_memory("vga", SMALLEST, "none left")
+        await world.waits.begun()
+        assert world.repair.broken == (("vga", "ZeroDivisionError: division by zero"),)
+        del world.vga.close
+        world.vga.error = None
+        world.waits.end()
+        await world.settle()
+        assert world.repair.broken == ()
 
     play(monkeypatch, scenario)
 
