@@ -38,7 +38,7 @@ class _State:
 
     Attributes:
         reason: why its smallest batch cannot be served; None: it can.
-        num_attempts: in vain, since it broke.
+        num_attempts: in vain, since it broke last.
         missing: larger shapes for which no memory was left when the engine was rebuilt.
         is_closed: whether its engine was closed and has not been warm since.
     """
@@ -145,7 +145,7 @@ class BucketRepair:
             if state.num_attempts == MAX_ATTEMPTS:
                 logger.error("bucket %s: %d attempts were in vain: %s", bucket, MAX_ATTEMPTS, reason)
             return False
-        state.reason, state.num_attempts = None, 0
+        state.reason = None
         return True
 
     async def _warm_missing(self, bucket: str) -> None:

@@ -224,6 +224,22 @@ def test_a_replica_is_given_up_after_many_attempts_at_its_smallest_canvas(monkey
     play(monkeypatch, scenario)
 
 
+def test_attempts_of_an_earlier_time_count_no_more(monkeypatch):
+    """What was mended begins anew."""
+
+    async def scenario(world):
+        for _ in range(2):
+            await in_vain(world, "vga", SMALLEST, MAX_ATTEMPTS - 1)
+            world.vga.room_px = 10**9
+            world.waits.end()
+            await world.settle()
+        await in_vain(world, "vga", SMALLEST, 1)
+        assert world.repair.given_up() is None
+        assert world.repair._states["vga"].num_attempts == 1
+
+    play(monkeypatch, scenario)
+
+
 def test_a_replica_that_serves_its_smallest_canvas_is_kept(monkeypatch):
     """A larger bucket that stays broken is told of and tried on; a new process would serve no more than this one."""
 
