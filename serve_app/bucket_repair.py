@@ -38,7 +38,7 @@ class _State:
 
     Attributes:
         reason: why its smallest batch cannot be served; None: it can.
-        num_attempts: in vain, since it broke.
+        num_attempts: in vain, since it broke last.
         missing: larger shapes for which no memory was left when the engine was rebuilt.
         is_closed: whether its engine was closed and has not been warm since.
     """
@@ -110,12 +110,6 @@ class BucketRepair:
             f"({states[0].reason})"
         )
 
-    def close(self) -> None:
-        """Stop repairing."""
-        for task in self._tasks.values():
-            task.cancel()
-        self._tasks.clear()
-
     def _start(self, bucket: str) -> None:
         task = self._tasks.get(bucket)
         if task is None or task.done():  # else it is under way, for what is missing
@@ -140,8 +134,8 @@ class BucketRepair:
         reason = None if state.is_closed else await self._tried(bucket, partial(_run_grey, engine, smallest))
         if state.is_closed or reason is not None:
             state.is_closed = True
-            await self._on_engine_thread(engine.close)
-            reason = await self._tried(bucket, partial(engine.warm, [smallest]))
+            reason = await self._tried(bucket, engine.close)
+            reason = reason or await self._tried(bucket, partial(engine.warm, [smallest]))
             if reason is None:
                 state.is_closed = False
                 state.missing = set(self._shapes[bucket]) - {smallest}
@@ -151,7 +145,7 @@ class BucketRepair:
             if state.num_attempts == MAX_ATTEMPTS:
                 logger.error("bucket %s: %d attempts were in vain: %s", bucket, MAX_ATTEMPTS, reason)
             return False
-        state.reason, state.num_attempts = None, 0
+        state.reason = None
         return True
 
     async def _warm_missing(self, bucket: str) -> None:

@@ -272,6 +272,15 @@ def test_a_verdict_that_memory_made_says_so(level, reason):
     assert "memory" not in short.reason
 
 
+def test_a_rung_that_the_queue_forces_is_not_blamed_on_memory():
+    """The pool is down its ladder for its queue alone."""
+    scheduler = busy(20)
+    verdicts = [verdict_of(scheduler, sample_frame(f"n{at_s}", size_hw=HD, arrived_s=at_s)) for at_s in (0.5, 1.0)]
+
+    assert [(verdict.kind, verdict.rung > 0) for verdict in verdicts] == [(DEGRADE, True)] * 2
+    assert not any("memory" in verdict.reason for verdict in verdicts)
+
+
 def test_a_large_frame_that_memory_keeps_waiting_is_told():
     """Without a ladder there is no rung to give it; it waits, and says for what."""
     scheduler = scheduler_of(far=1)

@@ -107,7 +107,8 @@ def play(monkeypatch, scenario, *buckets):
 
     async def main():
         await scenario(world)
-        world.repair.close()
+        for task in world.repair._tasks.values():
+            task.cancel()
         await real_sleep(0)
 
     asyncio.run(main())
@@ -223,6 +224,22 @@ def test_a_replica_is_given_up_after_many_attempts_at_its_smallest_canvas(monkey
     play(monkeypatch, scenario)
 
 
+def test_attempts_of_an_earlier_time_count_no_more(monkeypatch):
+    """What was mended begins anew."""
+
+    async def scenario(world):
+        for _ in range(2):
+            await in_vain(world, "vga", SMALLEST, MAX_ATTEMPTS - 1)
+            world.vga.room_px = 10**9
+            world.waits.end()
+            await world.settle()
+        await in_vain(world, "vga", SMALLEST, 1)
+        assert world.repair.given_up() is None
+        assert world.repair._states["vga"].num_attempts == 1
+
+    play(monkeypatch, scenario)
+
+
 def test_a_replica_that_serves_its_smallest_canvas_is_kept(monkeypatch):
     """A larger bucket that stays broken is told of and tried on; a new process would serve no more than this one."""
 
@@ -266,6 +283,24 @@ def test_an_engine_that_cannot_be_rebuilt_for_another_reason_is_tried_on_and_tol
         await world.waits.begun()
         assert world.repair.broken == (("vga", "ValueError: a bug"),)
         assert "cannot be rebuilt" in caplog.text
+
+    play(monkeypatch, scenario)
+
+
+def test_an_engine_that_cannot_even_be_closed_is_tried_on(monkeypatch):
+    """The repair ends with success or with the replica, never by itself."""
+
+    async def scenario(world):
+        world.vga.error = EngineMemoryError("none")
+        world.vga.close = lambda: 1 / 0
+        world.repair.out_of_memory("vga", SMALLEST, "none left")
+        await world.waits.begun()
+        assert world.repair.broken == (("vga", "ZeroDivisionError: division by zero"),)
+        del world.vga.close
+        world.vga.error = None
+        world.waits.end()
+        await world.settle()
+        assert world.repair.broken == ()
 
     play(monkeypatch, scenario)
 

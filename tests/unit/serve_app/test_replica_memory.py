@@ -44,8 +44,9 @@ class TightEngine(FakeEngine):
 
     def infer(self, batch_nhwc):
         """See `Engine.infer`."""
+        output = super().infer(batch_nhwc)  # refuses what is not warm, as a closed engine does
         self._allocate(len(batch_nhwc))
-        return super().infer(batch_nhwc)
+        return output
 
     def close(self):
         """See `Engine.close`."""
@@ -184,7 +185,7 @@ def test_a_batch_that_waited_for_the_device_is_not_run_on_a_closed_engine(world,
 
     async def scenario():
         world.engines["vga"].room = 0
-        told = await asyncio.gather(*(world.infer() for _ in range(4)))
+        told = await asyncio.gather(*(world.infer() for _ in range(12)))
         assert set(told) == {"broken"}
         world.engines["vga"].room = 9
         await world.mended()
@@ -201,6 +202,21 @@ def test_frames_that_find_no_memory_here_are_out_of_memory(world, error):
 
     async def scenario():
         assert await world.infer("hd", 2, pixels=error) == "out of memory"
+        assert await world.infer("hd", 2) == "ok"
+
+    asyncio.run(scenario())
+
+
+def test_decoding_without_memory_is_out_of_memory(world, monkeypatch):
+    """Its own error of Python's, from inside the engine's call."""
+
+    def infer(_):
+        raise MemoryError("Unable to allocate 2 MiB")
+
+    async def scenario():
+        with monkeypatch.context() as patch:
+            patch.setattr(world.engines["hd"], "infer", infer)
+            assert await world.infer("hd", 2) == "out of memory"
         assert await world.infer("hd", 2) == "ok"
 
     asyncio.run(scenario())

@@ -132,6 +132,25 @@ def test_a_frame_alone_without_memory_goes_to_a_replica_that_has_some(clock):
     play(scenario, ladder_plan(memory=MARKS))
 
 
+def test_a_frame_rather_waits_than_goes_back_to_a_broken_replica(clock):
+    """The other one is busy, the broken one idle: what is broken is left alone before it has reported."""
+    assert clock
+
+    async def scenario(world):
+        await told(world, using(0, 10), using(1, 10))
+        tasks = [world.submit(sample_meta(name, priority="critical")) for name in ("a", "b")]
+        calls = {call.replica: call for call in [await world.near.next_call(), await world.near.next_call()]}
+        calls["near-0"].has_no_memory(is_broken=True)
+        again = await world.near.next_call()
+        assert again.replica == "near-1"
+        for call in (calls["near-1"], again):
+            call.answer(found(0.5))
+        for task in tasks:
+            assert [result.model for result in await task] == ["full"]
+
+    play(scenario, ladder_plan(memory=MARKS))
+
+
 def test_a_critical_frame_alone_without_memory_takes_its_next_rung(clock):
     """When no replica is left that could: there is no other way."""
     assert clock

@@ -199,5 +199,6 @@ def test_a_second_try_without_memory_begins_the_pause_anew():
     (lower,) = scheduler.decide(later_s).batches
     scheduler.batch_ended(lower.batch_id, later_s, busy_s=0.01)
 
+    assert model_at(scheduler, later_s + 0.1, Priority.CRITICAL) == "light"
     assert model_at(scheduler, later_s + 2, Priority.CRITICAL) == "light"
     assert model_at(scheduler, later_s + 2 + CRITICAL_MEMORY_PAUSE_S, Priority.CRITICAL) == "full"
