@@ -57,18 +57,27 @@ def machines_of_cluster() -> list[Machine]:
 def service_replicas() -> ServiceReplicas:
     """The replicas of our application, from Ray's own table: Serve forgets them while a new version is being built."""
     num_alive, without_place, held = 0, Counter[str](), defaultdict[str, _Amounts](lambda: (0.0, 0.0))
-    for packed in state._connect_and_get_accessor().get_actor_table(None, None):  # noqa: SLF001 (there is no other way)
-        actor = ActorTableData.FromString(packed)
-        if not actor.name.startswith(REPLICA_PREFIX) or actor.ray_namespace != SERVE_NAMESPACE:
-            continue
+    for actor in replica_actors():
         if actor.state == ActorTableData.ALIVE:
             num_alive += 1
             node_id, has = actor.node_id.hex(), actor.required_resources
             had = held[node_id]
             held[node_id] = (had[0] + has.get("CPU", 0.0), had[1] + has.get("GPU", 0.0))
-        elif actor.state == ActorTableData.PENDING_CREATION:
+        else:
             without_place[actor.name.removeprefix(REPLICA_PREFIX).partition("#")[0]] += 1
     return ServiceReplicas(num_alive, dict(without_place), dict(held))
+
+
+def replica_actors() -> list[ActorTableData]:
+    """Ray's records of our replicas that have a place or wait for one."""
+    packed = state._connect_and_get_accessor().get_actor_table(None, None)  # noqa: SLF001 (there is no other way)
+    actors = [ActorTableData.FromString(each) for each in packed]
+    lives = (ActorTableData.ALIVE, ActorTableData.PENDING_CREATION)
+    return [
+        actor
+        for actor in actors
+        if actor.name.startswith(REPLICA_PREFIX) and actor.ray_namespace == SERVE_NAMESPACE and actor.state in lives
+    ]
 
 
 def _machine(node: Mapping[str, Any], free: Mapping[str, float], own: _Amounts, twice: set[str]) -> Machine:

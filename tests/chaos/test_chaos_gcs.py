@@ -61,6 +61,22 @@ class Camera:
 connect_ray(sys.argv[1])
 ray.get(Camera.remote().start.remote(sys.argv[2]))
 """
+# Ends a replica, and waits until Serve has put another one in its place.
+REPLACE = """
+import sys, time
+import ray
+from serve_app.cluster_machines import replica_actors
+from serve_app.ray_session import connect_ray
+
+def engines():
+    return {actor.name for actor in replica_actors() if "#engine-cpu#" in actor.name and actor.node_id}
+
+connect_ray(sys.argv[1])
+before = engines()
+ray.kill(ray.get_actor(min(before), namespace="serve"), no_restart=True)
+while len(engines() - {min(before)}) < len(before):
+    time.sleep(0.1)
+"""
 
 
 @pytest.fixture
@@ -117,7 +133,10 @@ def gcs_of(head):
 
 @pytest.mark.timeout(900)
 def test_frames_go_on_while_the_head_is_gone_and_after_it_has_come_back(cluster, redis, tmp_path):
-    """Kill -9 of the head's store takes the head down; workers, routers and replicas go on and join the next head."""
+    """Kill -9 of the head's store takes the head down; workers, routers and replicas go on and join the next head.
+
+    Its Serve then replaces a replica that dies.
+    """
     environment, command = cluster.environment, Command(tmp_path)
     command.environment = environment
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN))
@@ -136,6 +155,9 @@ def test_frames_go_on_while_the_head_is_gone_and_after_it_has_come_back(cluster,
     ended_before = len(lines_of(log)[1])
     until(lambda: len(lines_of(log)[1]) >= ended_before + 20)
     back_s = until(lambda: command("status", "--address", cluster.address).returncode == 0)
+    subprocess.run([sys.executable, "-c", REPLACE, cluster.address], env=environment, check=True, timeout=DEADLINE_S)
+    ended_before = len(lines_of(log)[1])
+    until(lambda: len(lines_of(log)[1]) >= ended_before + 20)
 
     sent, ended = lines_of(log)
     slowest_s = max(seconds for _, seconds in ended.values())

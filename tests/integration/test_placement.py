@@ -36,18 +36,15 @@ LOOK = """
 import json, sys
 from collections import defaultdict
 import numpy as np, ray
-from ray.core.generated.gcs_pb2 import ActorTableData
-from ray._private.state import state
 from serve_app.client import Client
+from serve_app.cluster_machines import replica_actors
 
 client = Client.connect(sys.argv[1])
 labels = {node["NodeID"]: node["Labels"] for node in ray.nodes()}
 places = defaultdict(list)
-for packed in state._connect_and_get_accessor().get_actor_table(None, None):
-    actor = ActorTableData.FromString(packed)
-    if actor.name.startswith("SERVE_REPLICA::framelane#") and actor.state == ActorTableData.ALIVE:
-        found = labels[actor.node_id.hex()]
-        places[actor.name.split("#")[1]].append(found.get("gpu", "head") + found.get("rack", ""))
+for actor in replica_actors():
+    found = labels[actor.node_id.hex()]
+    places[actor.name.split("#")[1]].append(found.get("gpu", "head") + found.get("rack", ""))
 outcomes = [client.detect(np.zeros((h, w, 3), np.uint8)).outcome.value for h, w in ((480, 640), (256, 320), (128, 160))]
 print(json.dumps({"places": {name: sorted(where) for name, where in places.items()}, "outcomes": outcomes}))
 """
