@@ -20,7 +20,7 @@ from serve_app.latency import LatencyModel
 from serve_app.latency_file import load_table
 from serve_app.plan import Plan, Runtime
 from serve_app.plan_machine import machine_of
-from serve_app.pool_engines import PoolEngines, onnx_engines
+from serve_app.pool_engines import MakeEngines, PoolEngines, onnx_engines
 from serve_app.router import Router
 from serve_app.serve_autoscaling import pool_size, router_size
 from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
@@ -51,8 +51,13 @@ def build(args: AppArgs) -> Application:
     return application(load_plan(plan_path(args.plan)))
 
 
-def application(plan: Plan) -> Application:
-    """Wire the router and one deployment for each pool of the plan."""
+def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
+    """Wire the router and one deployment for each pool of the plan.
+
+    Args:
+        plan: what is served.
+        engines: makes the engines of a pool; None: the real ones.
+    """
     pools = {
         pool.name: serve.deployment(
             name=f"{ENGINE_PREFIX}{pool.name}",
@@ -61,7 +66,7 @@ def application(plan: Plan) -> Application:
             max_ongoing_requests=ENGINE_MAX_ONGOING,
             logging_config=QUIET,
             graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
-        )(EngineReplica).bind(plan, pool.name, make_engines)
+        )(EngineReplica).bind(plan, pool.name, engines or make_engines)
         for pool in plan.pools
     }
     router = serve.deployment(
