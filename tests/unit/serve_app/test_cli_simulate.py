@@ -173,3 +173,41 @@ def test_a_recorded_trace_has_its_own_length(files):
     assert "3 frames" in run(files, trace="frames.jsonl")
     with pytest.raises(FramelaneError, match=r"--seconds: got 5 for .*recorded trace"):
         run(files, "--seconds", "5", trace="frames.jsonl")
+
+
+GROWING = PLAN.replace("replicas: 1", "replicas: 1, max_replicas: 4") + "autoscaling: {down_after_s: 5}\n"
+
+
+def test_autoscale_tells_how_pools_went(files):
+    """In a table beside who knew the future, in the JSON, and as a picture of its own."""
+    pytest.importorskip("matplotlib")
+    (files / "growing.yaml").write_text(GROWING)
+    options = ("--autoscale", "--start-up-s", 2, "--seconds", 20, "--load", 8)
+
+    text = run(files, *options, "--json", files / "run.json", "--plots", files / "plots", plan="growing.yaml")
+
+    (pool,) = json.loads((files / "run.json").read_text())["runs"][0]["pools"]
+    sizes = pool["scaling"]
+    assert sizes["sizes"][0] == 1
+    assert 1 < sizes["most"] <= 4
+    assert sizes["replica_s"] == pytest.approx(sizes["mean"] * 20)
+    assert sizes["ratio"] == pytest.approx(sizes["replica_s"] / sizes["clairvoyant_s"])
+    for shown in ("replica s", "optimum s", f"{sizes['ratio']:.2f}", f"1–{sizes['most']}"):
+        assert shown in text
+    assert (files / "plots" / "replicas.png").stat().st_size > 5000
+
+
+def test_without_autoscale_such_a_pool_keeps_its_least(files):
+    """As many as `replicas` says."""
+    (files / "growing.yaml").write_text(GROWING)
+
+    run(files, "--json", files / "run.json", plan="growing.yaml")
+
+    (pool,) = json.loads((files / "run.json").read_text())["runs"][0]["pools"]
+    assert (pool["num_replicas"], "scaling" in pool) == (1, False)
+
+
+def test_autoscale_needs_a_pool_that_grows(files):
+    """The message says what to set."""
+    with pytest.raises(FramelaneError, match="no pool with max_replicas in the plan"):
+        run(files, "--autoscale")
