@@ -19,7 +19,8 @@ from serve_app.latency import LatencyModel
 from serve_app.latency_file import load_table
 from serve_app.plan import Plan, Runtime
 from serve_app.plan_machine import machine_of
-from serve_app.pool_engines import PoolEngines, onnx_engines
+from serve_app.pool_engines import MakeEngines, PoolEngines, onnx_engines
+from serve_app.revision import next_revision
 from serve_app.router import Router
 from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
 
@@ -29,8 +30,15 @@ logger = logging.getLogger(__name__)
 ENGINE_MAX_ONGOING = 16
 # Frames that may be with the router beyond those that wait: running, and on their way to a rejection.
 ROUTER_SPARE_CALLS = 2000
-# A replica finishes its running and its staged batch; both end within seconds on any device.
-GRACEFUL_SHUTDOWN_S = 5.0
+# How long Serve lets a router or a replica finish. Batches take seconds; but a router answers those who wait for its
+# frames, and a replica that an update replaces serves on until the new router has the replicas of all its pools, whose
+# engines may have to be built first. One that fails its health check is ended at once.
+GRACEFUL_SHUTDOWN_S = 1800.0
+# How often Serve looks whether a replica that it stops is idle. A router counts its replicas once a second, and tells
+# those that it still needs.
+GRACEFUL_LOOK_S = 3.0
+# An update starts all new replicas beside the old ones, as far as there is room.
+SURGE_PERCENT = 100
 # Serve's line a call is CPU that the engine wants; our frame log says more.
 QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
 
@@ -43,14 +51,23 @@ class AppArgs(BaseModel):
     plan: str
     """Path of the plan's YAML file, or `bundled:NAME`."""
 
+    version: str = ""
+    """Any text. `serve deploy` looks at the arguments only: change it when the plan's file has changed."""
+
 
 def build(args: AppArgs) -> Application:
     """Build the application of a plan file; what `serve.yaml` names as `import_path`."""
     return application(load_plan(plan_path(args.plan)))
 
 
-def application(plan: Plan) -> Application:
-    """Wire the router and one deployment for each pool of the plan."""
+def application(plan: Plan, make: MakeEngines | None = None) -> Application:
+    """Wire the router and one deployment for each pool of the plan; on the connected Ray it is newer than what runs.
+
+    Args:
+        plan: what it serves.
+        make: makes the engines of a replica; None: real ones.
+    """
+    revision = next_revision()
     pools = {
         pool.name: serve.deployment(
             name=f"engine-{pool.name}",
@@ -59,7 +76,9 @@ def application(plan: Plan) -> Application:
             max_ongoing_requests=ENGINE_MAX_ONGOING,
             logging_config=QUIET,
             graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
-        )(EngineReplica).bind(plan, pool.name, make_engines)
+            graceful_shutdown_wait_loop_s=GRACEFUL_LOOK_S,
+            max_surge_percent=SURGE_PERCENT if pool.surge else 0,
+        )(EngineReplica).bind(plan, pool.name, make or make_engines, revision)
         for pool in plan.pools
     }
     router = serve.deployment(
@@ -69,10 +88,12 @@ def application(plan: Plan) -> Application:
         max_ongoing_requests=plan.limits.max_waiting_frames + ROUTER_SPARE_CALLS,
         logging_config=QUIET,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
+        graceful_shutdown_wait_loop_s=GRACEFUL_LOOK_S,
+        max_surge_percent=SURGE_PERCENT,
     )(Router)
     table = load_table(Path(plan.latency), machine=machine_of(plan)) if plan.latency else None
     log = FrameLog(Path(plan.frame_log)) if plan.frame_log else None
-    return router.bind(plan, pools, log, LatencyModel(table))
+    return router.bind(plan, pools, log, LatencyModel(table), revision)
 
 
 def make_engines(plan: Plan, pool: str) -> PoolEngines:

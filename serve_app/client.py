@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -61,6 +61,7 @@ class Client:
         self._router = router
         self._plan = plan
         self._host = host
+        self._revision = 0
 
     @classmethod
     def connect(cls, address: str | None = None) -> Client:
@@ -87,7 +88,10 @@ class Client:
 
     @property
     def plan(self) -> Plan:
-        """The plan that the service had when this client connected."""
+        """The plan that the service had when this client connected, or when it last noticed an update.
+
+        It notices one by the answer to the next frame that it sends.
+        """
         return self._plan
 
     def detect(
@@ -150,9 +154,15 @@ class Client:
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
         try:
             ref = ray.put(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(ray.put, image)
-            result: FrameResult = await self._router.call("submit", meta, refs=[ref])
-        except (RayError, RayServeException) as err:
+            try:
+                result: FrameResult = await self._router.call("submit", meta, refs=[ref])
+            except RayActorError:
+                await asyncio.to_thread(self._look_again)
+                result = await self._router.call("submit", meta, refs=[ref])
+        except (RayError, RayServeException, TimeoutError) as err:
             raise _gone(err) from err
+        if result.revision > self._revision:
+            await asyncio.to_thread(self._follow, result.revision)
         return result
 
     def submit(
@@ -224,8 +234,12 @@ class Client:
         cursor = 0
         while True:
             try:
-                page: ResultsPage = await self._router.call("ticket_results", camera, cursor, MAX_WAIT_S)
-            except (RayError, RayServeException) as err:
+                try:
+                    page: ResultsPage = await self._router.call("ticket_results", camera, cursor, MAX_WAIT_S)
+                except RayActorError:
+                    await asyncio.to_thread(self._look_again)
+                    page = await self._router.call("ticket_results", camera, cursor, MAX_WAIT_S)
+            except (RayError, RayServeException, TimeoutError) as err:
                 raise _ours_or_gone(err) from err
             if page.num_dropped != 0:
                 yield MissedResults(page.num_dropped)
@@ -249,9 +263,32 @@ class Client:
     def _control(self, method: str, *arguments: object, refs: Sequence[ray.ObjectRef[Any]] | None = None) -> Any:
         """A short call to the router; raises what it raised, or `ServiceUnavailableError`."""
         try:
-            return self._router.call_and_wait(method, *arguments, refs=refs, timeout_s=CONTROL_TIMEOUT_S + MAX_WAIT_S)
+            return self._waited(method, *arguments, refs=refs, timeout_s=CONTROL_TIMEOUT_S + MAX_WAIT_S)
         except (RayError, RayServeException, TimeoutError) as err:
             raise _ours_or_gone(err) from err
+
+    def _waited(
+        self, method: str, *arguments: object, refs: Sequence[ray.ObjectRef[Any]] | None, timeout_s: float
+    ) -> Any:
+        """A call to the router; if that one has gone, to the one that serves now."""
+        try:
+            return self._router.call_and_wait(method, *arguments, refs=refs, timeout_s=timeout_s)
+        except RayActorError:
+            self._look_again()
+            return self._router.call_and_wait(method, *arguments, refs=refs, timeout_s=timeout_s)
+
+    def _look_again(self) -> None:
+        """Ask Serve for the router that answers now, and that one for its plan."""
+        self._router = ReplicaLine(self._handle.door.remote().result(timeout_s=CONTROL_TIMEOUT_S))
+        self._plan = self._router.call_and_wait("plan", timeout_s=CONTROL_TIMEOUT_S)
+
+    def _follow(self, revision: int) -> None:
+        """Another router answered, since the service was updated: call that one from now on."""
+        self._revision = revision
+        try:
+            self._look_again()
+        except (RayError, RayServeException, TimeoutError):
+            self._revision = 0  # the answer is there all the same; the next one is a new occasion
 
     def _call(self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None) -> list[FrameResult]:
         images, metas = self._checked(images_hwc, camera, priority, slo_s)
@@ -261,11 +298,12 @@ class Client:
         try:
             refs = [ray.put(image) for image in images]
             timeout_s = longest_s + ANSWER_GRACE_S
-            results: list[FrameResult] = self._router.call_and_wait(
-                "submit_many", metas, refs=refs, timeout_s=timeout_s
-            )
+            results: list[FrameResult] = self._waited("submit_many", metas, refs=refs, timeout_s=timeout_s)
         except (RayError, RayServeException, TimeoutError) as err:
             raise _gone(err) from err
+        revision = max(result.revision for result in results)
+        if revision > self._revision:
+            self._follow(revision)
         return results
 
     def _checked(

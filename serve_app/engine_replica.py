@@ -65,15 +65,17 @@ class _Job:
 class EngineReplica(DirectlyCalled):
     """Serves the buckets of one pool on one device. Serve calls it ready when the constructor returns."""
 
-    def __init__(self, plan: Plan, pool: str, make_engines: MakeEngines) -> None:
+    def __init__(self, plan: Plan, pool: str, make_engines: MakeEngines, revision: int = 0) -> None:
         """Load and warm every engine of the pool: no request is the first of its shape.
 
         Args:
             plan: the deployment's plan.
             pool: which pool this replica belongs to.
             make_engines: makes the engines of a pool.
+            revision: of the application that it is part of.
         """
         started_s = time.monotonic()
+        self._revision = revision
         self._max_frame_px = plan.limits.max_frame_px
         # All are made before one is warm: engines that share a device say first what they will need of it.
         made = make_engines(plan, pool)
@@ -141,11 +143,20 @@ class EngineReplica(DirectlyCalled):
 
     async def report(self) -> tuple[ReplicaReport, object]:
         """What this replica says of itself, and its actor; the router asks every second, and counts the answers."""
+        return await self.own_report(), own_actor()
+
+    async def own_report(self) -> ReplicaReport:
+        """The same without the actor, for those who call it directly."""
         self._check_device()
         # A driver takes milliseconds, and a bad moment of it must not hold up batches.
         facts = await asyncio.to_thread(self._device_facts)
-        report = ReplicaReport(self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies)
-        return report, own_actor()
+        return ReplicaReport(
+            self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies, self._revision
+        )
+
+    async def stay(self, for_s: float) -> None:
+        """Be busy for so long: Serve waits for it before it ends a replica that a router still uses."""
+        await asyncio.sleep(for_s)
 
     def check_health(self) -> None:
         """Serve asks every few seconds, and replaces a replica whose device is lost; it has no credits till then."""

@@ -171,11 +171,13 @@ def deploy(application: serve.Application) -> DeploymentHandle[Any]:
     _quiet_serve()
     # No HTTP in front: callers use Python handles.
     serve.start(proxy_location="Disabled")
+    is_first = APP_NAME not in serve.status().applications
     try:
         return serve.run(application, name=APP_NAME, route_prefix=None)
     except RuntimeError as err:
-        reason = _deployment_message() or str(err)
-        delete_application()
+        reason = deployment_message() or str(err)
+        if is_first:  # else what served before goes on
+            delete_application()
         raise ServiceUnavailableError(f"service: did not start: {reason}") from err
 
 
@@ -185,7 +187,7 @@ def delete_application() -> None:
     remove_store()
 
 
-def _deployment_message() -> str:
+def deployment_message() -> str:
     """The last line of what the first failed deployment says: the error of its replica's constructor."""
     application = serve.status().applications.get(APP_NAME)
     deployments = application.deployments.values() if application else ()

@@ -53,6 +53,7 @@ class FrameResult:
         rung: where on the ladder it was served; 0 is its camera's own model at its own size.
         num_tiles: how many tiles it was cut into; 0: it was served whole.
         times: where the time went.
+        revision: of the application whose router answered in the place of the one that was asked; 0: that one did.
     """
 
     frame_id: str
@@ -74,6 +75,7 @@ class FrameResult:
     rung: int = 0
     num_tiles: int = 0
     times: StageTimes = StageTimes()
+    revision: int = 0
 
     def unless_failed(self) -> FrameResult:
         """This result, if the frame finished; otherwise raises its error."""
@@ -129,6 +131,7 @@ class ReplicaReport:
         warm_s: seconds that loading and warming took.
         latencies: seconds that a batch of each warmed shape took right after warming, by bucket.
         device: what its device says of itself.
+        revision: of the application that it belongs to; a router takes none but its own revision's.
     """
 
     replica: str
@@ -137,6 +140,7 @@ class ReplicaReport:
     warm_s: float
     device: DeviceFacts
     latencies: tuple[tuple[str, WarmShape, float], ...] = ()
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,8 @@ class ServiceStatus:
         outcomes: frames so far, by outcome.
         num_in_flight: frames that have no outcome yet.
         num_records_lost: frames whose record could not be written to the frame log.
+        revision: of the application; a later update has a larger one.
+        num_handed_over: frames that the router handed over to its successor, which counts how they ended.
     """
 
     uptime_s: float
@@ -178,3 +184,5 @@ class ServiceStatus:
     outcomes: dict[str, int]
     num_in_flight: int
     num_records_lost: int = 0
+    revision: int = 0
+    num_handed_over: int = 0

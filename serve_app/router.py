@@ -6,11 +6,12 @@ It holds no policy: order, admission and batches are `scheduler.py`'s. Pixels ne
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from engines.errors import FrameArrayError
 from engines.frame_array import check_frame
 from engines.machine import machine_name
 from serve_app.batching import Batch
-from serve_app.direct_calls import DirectlyCalled, own_actor
+from serve_app.direct_calls import DirectlyCalled, ReplicaLine, own_actor
 from serve_app.errors import (
     FrameCancelledError,
     FrameExpiredError,
@@ -37,7 +38,9 @@ from serve_app.errors import (
 from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
 from serve_app.frame_log import FrameLog
 from serve_app.frames import Frame, FrameMeta, check_meta
+from serve_app.handover import Handover, own_deployment, take_over
 from serve_app.latency import LatencyModel, LatencyTable, Origin
+from serve_app.lingering import Lingering
 from serve_app.plan import Plan
 from serve_app.plan_machine import joined
 from serve_app.replica_watch import ReplicaWatch
@@ -55,6 +58,11 @@ from serve_app.tickets import ResultsPage, Ticket, TicketBook
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
 
 logger = logging.getLogger(__name__)
+
+# How often a router that has handed over looks whether its last frame has ended.
+SETTLED_INTERVAL_S = 0.1
+# What is left of a frame's time must be above 0 to be sent on; the receiver lets it expire.
+LEAST_S = 1e-3
 
 
 @dataclass(slots=True, eq=False)
@@ -77,8 +85,19 @@ class Router(DirectlyCalled):
         pools: Mapping[str, DeploymentHandle[Any]],
         frame_log: FrameLog | None,
         latency: LatencyModel | None = None,
+        revision: int = 0,
+        routers: Callable[[], DeploymentHandle[Any]] = own_deployment,
     ) -> None:
-        """Take the plan, a handle for each of its pools, where to record frames, and what is known of latencies."""
+        """Take what it works with.
+
+        Args:
+            plan: what it serves.
+            pools: a handle for each pool of the plan.
+            frame_log: where frames are recorded.
+            latency: what is known of latencies.
+            revision: of the application that it is part of.
+            routers: gives a handle for the routers of all revisions.
+        """
         self._plan = plan
         self._models = {bucket.name: bucket.model for bucket in plan.buckets}
         self._frame_log = frame_log
@@ -92,7 +111,16 @@ class Router(DirectlyCalled):
             ),
             time.monotonic,
         )
-        self._replicas = ReplicaWatch(pools, self._reported)
+        self._revision = revision
+        self._routers = routers
+        self._handover = Handover()
+        self._may_begin = False
+        self._replicas = ReplicaWatch(
+            pools,
+            self._reported,
+            revision=revision,
+            lingering={pool.name: Lingering(keeps_last=pool.surge and pool.num_replicas > 0) for pool in plan.pools},
+        )
         self._outcomes: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
@@ -138,6 +166,11 @@ class Router(DirectlyCalled):
             refs: as for `submit_many`; their owner must live until the frames have ended.
         """
         _check_one_ref_a_frame(metas, refs)
+        if self._handover.has_begun:
+            given: list[Ticket | FramelaneError] = await self._handover.ask(
+                "submit_tickets", list(metas), callback, refs=refs
+            )
+            return given
         self._replicas.start()
         now_s = time.monotonic()
         tickets = [self._ticket(meta, ref, callback, now_s) for meta, ref in zip(metas, refs, strict=True)]
@@ -146,11 +179,21 @@ class Router(DirectlyCalled):
 
     async def ticket_result(self, ticket_id: str, wait_s: float) -> FrameResult | None:
         """How the frame of a ticket ended; None if it has not within `wait_s`."""
-        return await self._desk.result(ticket_id, wait_s)
+        if not self._handover.has_begun:
+            result = await self._desk.result(ticket_id, wait_s)
+            if not self._handover.has_begun:
+                return result
+        kept: FrameResult | None = await self._handover.ask("ticket_result", ticket_id, wait_s)
+        return kept
 
     async def ticket_results(self, camera: str, cursor: int, wait_s: float) -> ResultsPage:
         """The results of a camera's tickets after a cursor, in the order in which they ended."""
-        return await self._desk.results(camera, cursor, wait_s)
+        if not self._handover.has_begun:
+            page = await self._desk.results(camera, cursor, wait_s)
+            if not self._handover.has_begun:
+                return page
+        next_page: ResultsPage = await self._handover.ask("ticket_results", camera, cursor, wait_s)
+        return next_page
 
     async def __call__(
         self,
@@ -200,10 +243,15 @@ class Router(DirectlyCalled):
             dict(self._outcomes),
             num_in_flight=len(self._in_flight),
             num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
+            revision=self._revision,
+            num_handed_over=self._handover.num_frames,
         )
 
     async def plan(self) -> Plan:
         """The plan that is served."""
+        if self._handover.has_begun:
+            newer: Plan = await self._handover.ask("plan")
+            return newer
         return self._plan
 
     async def latency_table(self) -> LatencyTable:
@@ -214,11 +262,53 @@ class Router(DirectlyCalled):
         return LatencyTable(joined(devices) or machine_name(), Origin.MEASURED, self._scheduler.latency.entries())
 
     async def door(self) -> object:
-        """This router's actor, for clients that call it directly; see `direct_calls.py`."""
-        return own_actor()
+        """The actor of this router, or of its successor, for clients that call it directly; see `direct_calls.py`."""
+        return self._handover.actor or own_actor()
+
+    async def application_revision(self) -> int:
+        """The revision of the application that this router is part of."""
+        return self._revision
+
+    async def check_health(self) -> None:
+        """Serve calls it before it announces this router: it takes over from the older ones first."""
+        if not self._may_begin:
+            self._replicas.start()
+            await take_over(self._revision, self._can_serve, self._routers())
+            self._may_begin = True
+
+    async def hand_over(self, revision: int, successor: object) -> None:
+        """A newer router is ready: from now on it gets all frames of which nothing has begun, and the tickets."""
+        if revision <= self._revision or not self._handover.begin(revision, successor):
+            return
+        logger.info("revision %d hands over to revision %d", self._revision, revision)
+        waiting, unread = self._desk.hand_over()
+        for frame_id in waiting.keys() & self._in_flight.keys():
+            self._in_flight[frame_id].answer.add_done_callback(self._ticket_ended)
+        self._start(self._handover.tickets(waiting, unread))
+        # A call to itself: Serve lets it live until that is over.
+        self._start(ReplicaLine(own_actor()).call("settled"))
+        self._pump()
+
+    async def settled(self) -> None:
+        """Return when nothing is left here to be answered; then the replicas that Serve is stopping may go."""
+        while True:
+            await asyncio.sleep(SETTLED_INTERVAL_S)
+            if not (self._in_flight or self._handover.is_busy or self._desk.is_calling):
+                self._replicas.leave()
+                return
+
+    async def adopt_tickets(self, waiting: dict[str, str], unread: list[tuple[str, FrameResult]]) -> int:
+        """Keep the tickets of an older router, see `TicketDesk.adopt`; how many found no room."""
+        return self._desk.adopt(waiting, unread)
+
+    async def ticket_ended(self, result: FrameResult) -> None:
+        """The frame of a ticket that was adopted has ended."""
+        self._desk.ended(result)
 
     def _arrived(self, meta: FrameMeta, ref: ray.ObjectRef[Any], now_s: float) -> asyncio.Future[FrameResult]:
         """Check and schedule one frame; its result, now or later."""
+        if self._handover.has_begun:
+            return asyncio.get_running_loop().create_task(self._relayed(meta, ref, now_s))
         answer: asyncio.Future[FrameResult] = asyncio.get_running_loop().create_future()
         try:
             frame = self._checked(meta, now_s)
@@ -273,6 +363,9 @@ class Router(DirectlyCalled):
     def _pump(self) -> None:
         """Do what the scheduler decides now, and come back when it is due again."""
         now_s = time.monotonic()
+        if self._handover.has_begun:
+            for frame in self._scheduler.take_unbegun():
+                self._start(self._relay(self._in_flight.pop(frame.frame_id), now_s))
         decisions = self._scheduler.decide(now_s)
         for expired in decisions.expired:
             frame = expired.frame
@@ -287,15 +380,54 @@ class Router(DirectlyCalled):
         for batch in decisions.batches:
             # Now, not when the task starts: a frame of which a tile fails until then has left.
             refs = [self._in_flight[piece.frame.frame_id].ref for piece in batch.pieces]
-            task = loop.create_task(self._send(batch, refs, now_s))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._send(batch, refs, now_s))
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
         wake_s = self._scheduler.next_wake_s()
         if wake_s is not None:
             self._wake = loop.call_later(max(0.0, wake_s - now_s), self._pump)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this beside what else happens."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _can_serve(self) -> bool:
+        """Whether every pool has as many replicas of this revision as of others, and those that it needs have one."""
+        return all(
+            len(self._replicas.reports(pool.name)) >= max(1, self._replicas.num_others(pool.name))
+            for pool in self._plan.pools
+            if pool.num_replicas
+        )
+
+    async def _relay(self, entry: _InFlight, now_s: float) -> None:
+        """Let the successor serve a frame that waited here, within what is left of its time."""
+        frame = entry.frame
+        left_s = max(frame.deadline_s - now_s, LEAST_S)
+        meta = FrameMeta(frame.frame_id, frame.camera, frame.size_hw, frame.priority.value, left_s)
+        result = await self._relayed(meta, entry.ref, now_s)
+        if not entry.answer.done():
+            entry.answer.set_result(result)
+
+    async def _relayed(self, meta: FrameMeta, ref: ray.ObjectRef[Any], now_s: float) -> FrameResult:
+        """The successor's answer to a frame; if that one dies with it, the frame is served here after all."""
+        try:
+            return await self._handover.frame(meta, ref)
+        except RayActorError as err:
+            logger.warning("frame %s: the new router has died: %r", meta.frame_id, err)
+        if meta.slo_s is not None:
+            left_s = max(meta.slo_s - (time.monotonic() - now_s), LEAST_S)
+            meta = dataclasses.replace(meta, slo_s=left_s)
+        answer = self._arrived(meta, ref, time.monotonic())
+        self._pump()
+        return await answer
+
+    def _ticket_ended(self, answer: asyncio.Future[FrameResult]) -> None:
+        """A ticket's frame has ended here: the successor keeps the ticket."""
+        if not answer.cancelled():
+            self._start(self._handover.ticket_ended(answer.result()))
 
     async def _send(self, batch: Batch, refs: list[ray.ObjectRef[Any]], sent_s: float) -> None:
         """One call for the whole batch; then answer its frames and use the freed credit."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from serve_app.errors import FramelaneError
 from serve_app.results import FrameResult
 from serve_app.tickets import ResultsPage, Ticket, TicketBook
 from serve_app.verdicts import Verdict
@@ -28,6 +29,12 @@ class TicketDesk:
         self._clock_s = clock_s
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._calls: set[asyncio.Task[None]] = set()
+        self._is_handed_over = False
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether a callback is under way."""
+        return bool(self._calls)
 
     def open(self, frame_id: str, camera: str) -> None:
         """Begin a ticket; then either `given` or `withdrawn`. Raises what `TicketBook.open` raises."""
@@ -41,6 +48,35 @@ class TicketDesk:
         """The ticket of an admitted frame, whose result `answer` will hold."""
         answer.add_done_callback(self._ended)
         return Ticket(frame_id, camera, verdict, self._book.ttl_s)
+
+    def hand_over(self) -> tuple[dict[str, str], list[tuple[str, FrameResult]]]:
+        """What another desk is to `adopt`, see `TicketBook.hand_over`; nobody waits here for news any more."""
+        self._is_handed_over = True
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        return self._book.hand_over(self._clock_s())
+
+    def adopt(self, waiting: Mapping[str, str], unread: Sequence[tuple[str, FrameResult]]) -> int:
+        """Take over the tickets of another desk, as far as there is room; how many found none."""
+        num_refused = 0
+        for ticket_id, camera in [*((name, result.camera) for name, result in unread), *waiting.items()]:
+            try:
+                self._book.open(ticket_id, camera, self._clock_s())
+            except FramelaneError:
+                num_refused += 1
+        for _, result in unread:
+            self.ended(result)
+        return num_refused
+
+    def ended(self, result: FrameResult) -> None:
+        """A frame with a ticket has ended."""
+        self._book.close(result.frame_id, result, self._clock_s())
+        for what in (f"ticket {result.frame_id}", f"camera {result.camera}"):
+            for waiter in self._waiters.pop(what, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def call_back(self, callback: Any, answer: asyncio.Future[FrameResult]) -> None:
         """Call `callback.remote(result)` once, when the frame has ended; a handle, or an actor's method."""
@@ -69,7 +105,7 @@ class TicketDesk:
     async def _until_changed(self, what: str, until_s: float) -> bool:
         """Wait for news of a ticket or a camera; False if there are none in time."""
         left_s = until_s - self._clock_s()
-        if left_s <= 0:
+        if left_s <= 0 or self._is_handed_over:
             return False
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(what, set()).add(changed)
@@ -88,12 +124,7 @@ class TicketDesk:
     def _ended(self, answer: asyncio.Future[FrameResult]) -> None:
         if answer.cancelled():
             return
-        result = answer.result()
-        self._book.close(result.frame_id, result, self._clock_s())
-        for what in (f"ticket {result.frame_id}", f"camera {result.camera}"):
-            for waiter in self._waiters.pop(what, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+        self.ended(answer.result())
 
     def _start_call(self, callback: Any, result: FrameResult) -> None:
         task = asyncio.get_running_loop().create_task(_call(callback, result))

@@ -128,14 +128,19 @@ def _of_gib(device: DeviceFacts) -> str:
 
 
 def _deploy(path: Path, address: str) -> None:
-    """Leave the application on a cluster that goes on without us."""
+    """Leave the application on a cluster that goes on without us; one that serves there is updated."""
     from serve_app.app import application
     from serve_app.ray_session import connect_ray, deploy
+    from serve_app.revision import running_revision
+    from serve_app.update import update
 
     connect_ray(address)
     with progress() as shown:
-        shown.add_task(f"deploying {path.name} on {address}", total=None)
-        deploy(application(load_plan(path)))
+        task = shown.add_task(f"deploying {path.name} on {address}", total=None)
+        if running_revision():
+            update(load_plan(path), lambda news: shown.update(task, description=escape(news)))
+        else:
+            deploy(application(load_plan(path)))
     output.print(f"deployed on {address}", highlight=False)
 
 
