@@ -4,6 +4,7 @@
 #   make bench     throughput against the bare engine   make bench-overload  0.5 to 2.5 times the capacity
 #   make recall    recall by size of defect             make recall-4k       4K frames whole, shrunk and tiled
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
+#   make test-chaos        replicas, nodes, routers and the controller killed under load
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv
@@ -13,10 +14,10 @@ GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler test-export test-tensorrt test-gpu recall recall-4k clean
+.PHONY: help demo test check bench bench-overload bench-scheduler test-export test-tensorrt test-gpu test-chaos recall recall-4k clean
 
 help: ## Show the targets
-	@sed -n '2,7p' Makefile | sed 's/^#  *//'
+	@sed -n '2,8p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -75,6 +76,9 @@ recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and can
 
 recall-4k: $(VENV)/run.stamp ## Recall of small defects on 4K frames: whole, shrunk, tiled
 	$(VENV)/bin/python examples/inspection/recall_4k.py
+
+test-chaos: $(VENV)/dev.stamp ## Kill replicas, nodes, routers and the controller under load; prints recovery times
+	$(VENV)/bin/python -m pytest -s --timeout 600 tests/chaos
 
 test-export: $(EXPORT_VENV)/stamp ## Tests of the export extra, against ultralytics itself
 	$(EXPORT_VENV)/bin/python -m pytest tests/export

@@ -17,6 +17,8 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.app_name import APP_NAME
@@ -183,8 +185,15 @@ def deploy(application: serve.Application) -> DeploymentHandle[Any]:
 
 def delete_application() -> None:
     """Take the application off the connected Ray, with the engines that its cluster holds; disks keep theirs."""
+    _let_go()
     serve.delete(APP_NAME)
     remove_store()
+
+
+def _let_go() -> None:
+    """Tell the router that this is no update: it keeps no replica that Serve stops."""
+    with contextlib.suppress(RayServeException, RayError, TimeoutError):
+        serve.get_app_handle(APP_NAME).let_go.remote().result(timeout_s=CONNECT_TIMEOUT_S)
 
 
 def deployment_message() -> str:
@@ -204,6 +213,7 @@ def deployed(application: serve.Application) -> Iterator[DeploymentHandle[Any]]:
         yield handle
     finally:
         with _silence():
+            _let_go()
             serve.shutdown()  # type: ignore[no-untyped-call]
 
 

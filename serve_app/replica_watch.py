@@ -82,6 +82,8 @@ class ReplicaWatch:
         """No replica that Serve is stopping is needed here any more."""
         for lingering in self._lingering.values():
             lingering.leave()
+        for stay in self._stays:
+            stay.cancel()
 
     def line(self, pool: str, replica: str) -> ReplicaLine | None:
         """The line to a replica that was counted in the last round; None for any other."""

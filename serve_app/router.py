@@ -297,6 +297,10 @@ class Router(DirectlyCalled):
                 self._replicas.leave()
                 return
 
+    async def let_go(self) -> None:
+        """The application is about to be deleted: replicas that Serve stops are not kept."""
+        self._replicas.leave()
+
     async def adopt_tickets(self, waiting: dict[str, str], unread: list[tuple[str, FrameResult]]) -> int:
         """Keep the tickets of an older router, see `TicketDesk.adopt`; how many found no room."""
         return self._desk.adopt(waiting, unread)

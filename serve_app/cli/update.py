@@ -11,12 +11,11 @@ from serve_app.cli.console import output, progress
 from serve_app.cli.service import AddressOption
 from serve_app.config import load_plan, plan_path
 
-
 NewPlanArgument = Annotated[str, typer.Argument(help="The new plan's YAML file, or a bundled one.")]
 
 
 def update(plan: NewPlanArgument, address: AddressOption = None) -> None:
-    """Give the service that runs a new plan or model: it goes on serving, and keeps the old one if the new one fails."""
+    """Give the service that runs a new plan or model; it serves on meanwhile, and stays as it is if that one fails."""
     path = plan_path(plan)
     checked = load_plan(path)
     from serve_app.ray_session import connect_ray

@@ -3,8 +3,8 @@
     python open_loop_client.py '{"address": null, "seconds": 20, "out": "frames.jsonl", "streams": [
         {"camera": "gate", "priority": "critical", "slo_s": 2.0, "size_hw": [240, 320], "hz": 5}]}'
 
-It prints `sending` when it begins. Latencies count from when a frame was to be sent, so a client that hangs does not hide
-a service that hangs. Times are the machine's monotonic clock, which all of its processes share.
+It prints `sending` when it begins. Latencies count from when a frame was to be sent, so a client that hangs does not
+hide a service that hangs. Times are the machine's monotonic clock, which all of its processes share.
 """
 
 from __future__ import annotations
