@@ -123,8 +123,8 @@ class Handover:
             RayActorError: it has died; so there is none until another one says that it is ready.
         """
         line = self._line
-        if line is None:
-            raise RuntimeError("handover: got a call without a successor, allowed is one after `begin`")
+        if line is None:  # it has died since the caller looked
+            raise RayActorError
         self._num_calls += 1
         try:
             return await line.call(method, *arguments, refs=refs)
@@ -153,6 +153,8 @@ class Handover:
             num_refused = await self.ask("adopt_tickets", waiting, unread)
             if num_refused:
                 logger.warning("the new router has no room for %d tickets", num_refused)
+        except RayActorError as err:
+            logger.warning("the new router has died, tickets stay here: %r", err)
         finally:
             if there is not None:
                 there.set()
@@ -161,5 +163,7 @@ class Handover:
         """Tell the successor how the frame of a ticket ended that it keeps."""
         if self._tickets_there is not None:
             await self._tickets_there.wait()
-        if self.has_begun:
+        try:
             await self.ask("ticket_ended", result)
+        except RayActorError as err:
+            logger.warning("the new router has died with its tickets: %r", err)

@@ -27,9 +27,8 @@ class TicketDesk:
         """Take the book, and the clock that its seconds come from."""
         self._book = book
         self._clock_s = clock_s
-        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, set[asyncio.Future[bool]]] = {}
         self._calls: set[asyncio.Task[None]] = set()
-        self._is_handed_over = False
 
     @property
     def is_calling(self) -> bool:
@@ -51,11 +50,8 @@ class TicketDesk:
 
     def hand_over(self) -> tuple[dict[str, str], list[tuple[str, FrameResult]]]:
         """What another desk is to `adopt`, see `TicketBook.hand_over`; nobody waits here for news any more."""
-        self._is_handed_over = True
-        for waiters in self._waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        for what in list(self._waiters):
+            self._wake(what, has_news=False)
         return self._book.hand_over(self._clock_s())
 
     def adopt(self, waiting: Mapping[str, str], unread: Sequence[tuple[str, FrameResult]]) -> int:
@@ -74,9 +70,7 @@ class TicketDesk:
         """A frame with a ticket has ended."""
         self._book.close(result.frame_id, result, self._clock_s())
         for what in (f"ticket {result.frame_id}", f"camera {result.camera}"):
-            for waiter in self._waiters.pop(what, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._wake(what, has_news=True)
 
     def call_back(self, callback: Any, answer: asyncio.Future[FrameResult]) -> None:
         """Call `callback.remote(result)` once, when the frame has ended; a handle, or an actor's method."""
@@ -103,14 +97,14 @@ class TicketDesk:
                 return page
 
     async def _until_changed(self, what: str, until_s: float) -> bool:
-        """Wait for news of a ticket or a camera; False if there are none in time."""
+        """Wait for news of a ticket or a camera; False if there are none in time, or none to come."""
         left_s = until_s - self._clock_s()
-        if left_s <= 0 or self._is_handed_over:
+        if left_s <= 0:
             return False
-        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        changed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(what, set()).add(changed)
         try:
-            await asyncio.wait_for(changed, left_s)
+            return await asyncio.wait_for(changed, left_s)
         except asyncio.TimeoutError:
             return False
         finally:
@@ -119,7 +113,11 @@ class TicketDesk:
             waiters.discard(changed)
             if not waiters:
                 self._waiters.pop(what, None)
-        return True
+
+    def _wake(self, what: str, *, has_news: bool) -> None:
+        for waiter in self._waiters.pop(what, ()):
+            if not waiter.done():
+                waiter.set_result(has_news)
 
     def _ended(self, answer: asyncio.Future[FrameResult]) -> None:
         if answer.cancelled():

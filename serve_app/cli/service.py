@@ -23,6 +23,7 @@ from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.frame_log import FrameLog
 from serve_app.latency_file import load_table
 from serve_app.model_check import check_models
+from serve_app.plan import Plan
 from serve_app.plan_machine import machine_of
 from serve_app.results import ServiceStatus
 
@@ -46,20 +47,25 @@ def up(
     path = plan_path(plan)
     checked = load_plan(path)  # a mistake in the plan is told here, before anything starts
     if address is None:  # on a cluster the models lie on its machines
-        try:
-            check_models(checked)
-            if checked.frame_log is not None:
-                FrameLog(Path(checked.frame_log)).check()
-            if checked.latency is not None:
-                load_table(Path(checked.latency), machine=machine_of(checked))
-        except InvalidPlanError as err:
-            raise InvalidPlanError(f"plan {path}: {err}") from err
+        check_files(checked, path)
     if address is not None:
         _deploy(path, address)
     elif foreground:
         _host(path)
     else:
         _start_background(path)
+
+
+def check_files(plan: Plan, path: Path) -> None:
+    """Raise `InvalidPlanError` if a file that this plan names is of no use on this machine."""
+    try:
+        check_models(plan)
+        if plan.frame_log is not None:
+            FrameLog(Path(plan.frame_log)).check()
+        if plan.latency is not None:
+            load_table(Path(plan.latency), machine=machine_of(plan))
+    except InvalidPlanError as err:
+        raise InvalidPlanError(f"plan {path}: {err}") from err
 
 
 def down(address: AddressOption = None) -> None:

@@ -25,6 +25,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from engines.device_facts import open_device
+from engines.errors import EngineError
 from engines.fake import FakeEngine
 from serve_app.app import application
 from serve_app.app_name import APP_NAME
@@ -52,7 +53,9 @@ CALM_S = 3.0
 
 
 def fake_engines(plan, pool):
-    """Engines that sleep: so many seconds for a batch, whatever its size."""
+    """Engines that sleep: so many seconds for a batch, whatever its size. A model named `broken` has none."""
+    if "broken" in plan.models:
+        raise EngineError("engine: got model 'broken', allowed is any other")
     engines = {
         bucket.name: FakeEngine(dict.fromkeys(bucket.warm_shapes(), RUN_S), time.sleep)
         for bucket in plan.buckets_of(pool)
@@ -108,18 +111,21 @@ class ChaosWorld:
         for _ in range(2):
             self.add_node()
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
-        plan = plan_from(
+        deploy(application(self.plan(), fake_engines))
+
+    def plan(self, model="fake", canvas=(256, 320), gpus=1):
+        """A plan of one pool; another model or canvas is what an update brings."""
+        return plan_from(
             {
-                "models": {"fake": "/none.onnx"},
-                "pools": {"gpu": {"replicas": NUM_REPLICAS, "gpus": 1, "cpus": 0, "runtime": "onnxruntime"}},
-                "buckets": {"small": {"canvases": [[256, 320]], "batches": [1]}},
+                "models": {model: "/none.onnx"},
+                "pools": {"gpu": {"replicas": NUM_REPLICAS, "gpus": gpus, "cpus": 0, "runtime": "onnxruntime"}},
+                "buckets": {"small": {"canvases": [canvas], "batches": [1]}},
                 "slo_s": {"critical": QUICK_SLO_S, "normal": NORMAL_SLO_S},
                 "routers": self.num_routers,
                 "frame_log": self.frame_log.name,
             },
             self.folder,
         )
-        deploy(application(plan, fake_engines))
 
     def stop(self):
         """End what was started here."""
@@ -239,6 +245,8 @@ class ChaosWorld:
 
     def records(self):
         """Every line of the frame log so far."""
+        if not self.frame_log.exists():
+            return []
         return [json.loads(line) for line in self.frame_log.read_text().splitlines()]
 
 
@@ -260,6 +268,10 @@ class Load:
     def until(self, second):
         """Return when so many seconds of the load have passed."""
         time.sleep(max(0.0, self.began_s + second - time.monotonic()))
+
+    def now_s(self):
+        """Now, on the clock of the notes."""
+        return time.monotonic()
 
     def notes(self):
         """Every frame, when all have been answered or given up."""
