@@ -63,10 +63,14 @@ def fake_engines(plan, pool):
     return PoolEngines(engines, open_device(None), lambda: None)
 
 
-def streams():
-    """Cameras that together ask for `LOAD` of the replicas: an eighth of it critical and patient, an eighth quick."""
+SHARES = {("critical", PATIENT_SLO_S): 1 / 8, ("critical", QUICK_SLO_S): 1 / 8, ("normal", NORMAL_SLO_S): 3 / 4}
+# All of these must be finished, however much the machine has to do beside.
+PATIENT_SHARES = {("critical", PATIENT_SLO_S): 1 / 4, ("normal", 30.0): 3 / 4}
+
+
+def streams(shares):
+    """Cameras that together ask for `LOAD` of the replicas: four of each kind, which has this share of the frames."""
     total_hz = LOAD * NUM_REPLICAS / RUN_S
-    shares = {("critical", PATIENT_SLO_S): 1 / 8, ("critical", QUICK_SLO_S): 1 / 8, ("normal", NORMAL_SLO_S): 3 / 4}
     return [
         {
             "camera": f"{priority}-{slo_s:g}-{number}", "priority": priority, "slo_s": slo_s, "size_hw": SIZE_HW,
@@ -239,9 +243,9 @@ class ChaosWorld:
 
     # Load.
 
-    def load(self, name, seconds):
+    def load(self, name, seconds, shares=None):
         """Start the client process; returns when it sends."""
-        return Load(self.cluster.address, self.folder / f"{name}.jsonl", seconds)
+        return Load(self.cluster.address, self.folder / f"{name}.jsonl", seconds, streams(shares or SHARES))
 
     def records(self):
         """Every line of the frame log so far."""
@@ -253,8 +257,8 @@ class ChaosWorld:
 class Load:
     """A client process that sends frames at set times."""
 
-    def __init__(self, address, out, seconds):
-        asked = {"address": address, "seconds": seconds, "out": str(out), "streams": streams()}
+    def __init__(self, address, out, seconds, streams):
+        asked = {"address": address, "seconds": seconds, "out": str(out), "streams": streams}
         self._out = out
         self._seconds = seconds
         with out.with_suffix(".err").open("wb") as errors:
