@@ -66,6 +66,8 @@ def fake_engines(plan, pool):
 SHARES = {("critical", PATIENT_SLO_S): 1 / 8, ("critical", QUICK_SLO_S): 1 / 8, ("normal", NORMAL_SLO_S): 3 / 4}
 # All of these must be finished, however much the machine has to do beside.
 PATIENT_SHARES = {("critical", PATIENT_SLO_S): 1 / 4, ("normal", 30.0): 3 / 4}
+# Where starting processes takes the cores of those that serve, over and over.
+LIGHT_SHARES = {("critical", PATIENT_SLO_S): 1 / 20, ("normal", 30.0): 1 / 5}
 
 
 def streams(shares):

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from chaos_world import CLIENT, PATIENT_SHARES, fake_engines, look, table
+from chaos_world import CLIENT, LIGHT_SHARES, PATIENT_SHARES, fake_engines, look, table
 
 from serve_app.client import Client
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
@@ -34,7 +34,7 @@ frame_log: frames.jsonl
 FULL = """
 models: {full: "bundled:inspection-full"}
 pools: {cpu: {replicas: 1, cpus: 0.5, threads: 1}}
-buckets: {vga: {canvases: [[320, 256], [256, 352]], batches: [1]}}
+buckets: {vga: {canvases: [[256, 352]], batches: [1]}}
 frame_log: frames.jsonl
 """
 # Deadlines that a machine can keep which also starts the new processes on the cores of the old ones.
@@ -69,7 +69,7 @@ def test_an_update_of_four_replicas_under_load_fails_no_frame(world):
 def test_a_plan_whose_engines_do_not_start_leaves_the_old_one(world):
     """Its error is told, and every frame is served meanwhile."""
     model = next(iter(Client.connect().plan.models))
-    load = world.load("broken", LOAD_S, PATIENT_SHARES)
+    load = world.load("broken", LOAD_S, LIGHT_SHARES)
     load.until(UPDATE_AT_S)
     with pytest.raises(ServiceUnavailableError, match=r"got model 'broken'.*the old plan serves on"):
         update(world.plan("broken"), lambda _: None, fake_engines)
