@@ -6,6 +6,7 @@
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
 #   make soak      whether memory stays flat, simulated and real
 #   make bench-routers     one router against two, on fake engines
+#   make test-chaos        replicas, nodes, routers and the controller killed under load
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu recall recall-4k soak clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-chaos recall recall-4k soak clean
 
 help: ## Show the targets
 	@sed -n '2,8p' Makefile | sed 's/^#  *//'
@@ -82,6 +83,9 @@ recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and can
 
 recall-4k: $(VENV)/run.stamp ## Recall of small defects on 4K frames: whole, shrunk, tiled
 	$(VENV)/bin/python examples/inspection/recall_4k.py
+
+test-chaos: $(VENV)/dev.stamp ## Kill replicas, nodes, routers and the controller under load; prints recovery times
+	$(VENV)/bin/python -m pytest -s --timeout 600 tests/chaos
 
 test-export: $(EXPORT_VENV)/stamp ## Tests of the export extra, against ultralytics itself
 	$(EXPORT_VENV)/bin/python -m pytest tests/export

@@ -16,6 +16,7 @@ from serve_app.engine_replica import EngineReplica
 from serve_app.engine_store import StoreLine, open_store
 from serve_app.errors import ServiceUnavailableError
 from serve_app.frame_log import FrameLog
+from serve_app.handover import own_deployment
 from serve_app.latency import LatencyModel
 from serve_app.latency_file import load_table
 from serve_app.peer_routers import open_peers
@@ -24,6 +25,7 @@ from serve_app.plan import Plan, Runtime
 from serve_app.plan_machine import machine_of
 from serve_app.pool_engines import MakeEngines, PoolEngines, onnx_engines
 from serve_app.ray_metrics import RayMetrics
+from serve_app.revision import next_revision
 from serve_app.room_check import check_change
 from serve_app.router import Router
 from serve_app.serve_autoscaling import pool_size, router_size
@@ -35,8 +37,15 @@ logger = logging.getLogger(__name__)
 ENGINE_MAX_ONGOING = 16
 # Frames that may be with the router beyond those that wait: running, and on their way to a rejection.
 ROUTER_SPARE_CALLS = 2000
-# A replica finishes its running and its staged batch; both end within seconds on any device.
-GRACEFUL_SHUTDOWN_S = 5.0
+# How long Serve lets a router or a replica finish. Batches take seconds; but a router answers those who wait for its
+# frames, and a replica that an update replaces serves on until the new router has the replicas of all its pools, whose
+# engines may have to be built first. One that fails its health check is ended at once.
+GRACEFUL_SHUTDOWN_S = 1800.0
+# How often Serve looks whether a replica that it stops is idle. A router counts its replicas once a second, and tells
+# those that it still needs.
+GRACEFUL_LOOK_S = 3.0
+# An update starts all new replicas beside the old ones, as far as there is room.
+SURGE_PERCENT = 100
 # Serve's line a call is CPU that the engine wants; our frame log says more. Our own lines follow the plan's log_level.
 QUIET = LoggingConfig(encoding="JSON", enable_access_log=False, log_level="WARNING")
 
@@ -50,6 +59,9 @@ class AppArgs(BaseModel):
     """Path of the plan's YAML file, or `bundled:NAME`."""
     may_grow: bool = False
     """Whether the cluster gets machines as they are asked for: then a plan without room today is not refused."""
+
+    version: str = ""
+    """Any text. `serve deploy` looks at the arguments only: change it when the plan's file has changed."""
 
 
 def build(args: AppArgs) -> Application:
@@ -65,21 +77,24 @@ def build(args: AppArgs) -> Application:
 
 
 def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
-    """Wire the routers and one deployment for each pool of the plan.
+    """Wire the routers and one deployment for each pool of the plan; on the connected Ray it is newer than what runs.
 
     Args:
         plan: what is served.
         engines: makes the engines of a pool; None: the real ones.
     """
+    revision = next_revision()
     pools = {
         pool.name: serve.deployment(
             name=f"{ENGINE_PREFIX}{pool.name}",
             max_ongoing_requests=ENGINE_MAX_ONGOING,
             logging_config=QUIET,
             graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
+            graceful_shutdown_wait_loop_s=GRACEFUL_LOOK_S,
+            max_surge_percent=SURGE_PERCENT if pool.surge else 0,
             **pool_size(plan, pool),
             **pool_options(pool),
-        )(EngineReplica).bind(plan, pool.name, engines or make_engines)
+        )(EngineReplica).bind(plan, pool.name, engines or make_engines, revision)
         for pool in plan.pools
     }
     router = serve.deployment(
@@ -87,12 +102,17 @@ def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
         max_ongoing_requests=plan.limits.max_waiting_frames + ROUTER_SPARE_CALLS,
         logging_config=QUIET,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
+        graceful_shutdown_wait_loop_s=GRACEFUL_LOOK_S,
+        max_surge_percent=SURGE_PERCENT,
         **router_size(plan),
         **router_options(),
     )(Router)
     table = load_table(Path(plan.latency), machine=machine_of(plan)) if plan.latency else None
     log = FrameLog(Path(plan.frame_log)) if plan.frame_log else None
-    return router.bind(plan, pools, log, LatencyModel(table), open_peers, RayMetrics)
+    return router.bind(
+        plan, pools, log, LatencyModel(table),
+        open_peers=open_peers, open_metrics=RayMetrics, revision=revision, routers=own_deployment,
+    )  # fmt: skip
 
 
 def make_engines(plan: Plan, pool: str) -> PoolEngines:

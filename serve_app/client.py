@@ -65,13 +65,19 @@ class Client:
     """
 
     def __init__(
-        self, handle: DeploymentHandle[Any], routers: RouterLines, plan: Plan, host: ServiceNote | None = None
+        self,
+        handle: DeploymentHandle[Any],
+        routers: RouterLines,
+        plan: Plan,
+        host: ServiceNote | None = None,
+        revision: int = 0,
     ) -> None:
-        """Take a handle and lines to the routers, the plan they serve, and who hosts it; use `connect` to get them."""
+        """Take a handle and lines to the routers, their plan, who hosts them, their revision; `connect` gets them."""
         self._handle = handle
         self._routers = routers
         self._plan = plan
         self._host = host
+        self._revision = revision
 
     @classmethod
     def connect(cls, address: str | None = None) -> Client:
@@ -87,14 +93,15 @@ class Client:
         host = connect_ray(address)
         try:
             handle = router_handle()
+            # In this order: if an update comes between, the next answer tells of it.
+            doors = handle.doors.remote().result(timeout_s=CONTROL_TIMEOUT_S)
             plan = handle.plan.remote().result(timeout_s=CONTROL_TIMEOUT_S)
-            routers = RouterLines(handle, handle.doors.remote().result(timeout_s=CONTROL_TIMEOUT_S))
         except (RayServeException, RayError, TimeoutError) as err:
             raise ServiceUnavailableError(
                 f"service: Ray runs at {address or 'this machine'}, but no application {APP_NAME!r} answers on it "
                 f"({type(err).__name__}); deploy one with: framelane up"
             ) from err
-        return cls(handle, routers, plan, host)
+        return cls(handle, RouterLines(handle, doors), plan, host, doors.revision)
 
     def is_hosted(self) -> bool:
         """Whether the service of `framelane up` that this client connected to still stands; True for any other."""
@@ -102,7 +109,10 @@ class Client:
 
     @property
     def plan(self) -> Plan:
-        """The plan that the service had when this client connected."""
+        """The plan that the service had when this client connected, or when it last noticed an update.
+
+        It notices one by the answer to the next frame that it sends.
+        """
         return self._plan
 
     def detect(
@@ -177,6 +187,8 @@ class Client:
             except (RayError, RayServeException) as err:
                 raise _gone(err) from err
             else:
+                if result.revision > self._revision:
+                    await asyncio.to_thread(self._follow, result.revision)
                 return result
 
     def submit(
@@ -345,6 +357,15 @@ class Client:
         if not tries.is_another_worth_it():
             raise _gone(err) from err
 
+    def _follow(self, revision: int) -> None:
+        """A router of another revision answered, since the service was updated: use its plan and its peers."""
+        self._revision = revision
+        try:
+            self._routers.find(FIND_TIMEOUT_S)
+            self._plan = self._handle.plan.remote().result(timeout_s=CONTROL_TIMEOUT_S)
+        except (RayError, RayServeException, TimeoutError):
+            self._revision = 0  # the answer is there all the same; the next one is a new occasion
+
     def _call(self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None) -> list[FrameResult]:
         images, metas = self._checked(images_hwc, camera, priority, slo_s)
         if not metas:
@@ -354,7 +375,11 @@ class Client:
             refs = [put_frame(image) for image in images]
         except RayError as err:
             raise _gone(err) from err
-        return self._sent("submit_many", metas, refs, timeout_s=longest_s + ANSWER_GRACE_S)
+        results: list[FrameResult] = self._sent("submit_many", metas, refs, timeout_s=longest_s + ANSWER_GRACE_S)
+        revision = max(result.revision for result in results)
+        if revision > self._revision:
+            self._follow(revision)
+        return results
 
     def _checked(
         self, images_hwc: Sequence[Image], camera: str, priority: str, slo_s: float | None

@@ -133,6 +133,7 @@ def _pool(name: str, section: PoolSection) -> Pool:
         runtime=section.runtime or (Runtime.TENSORRT if section.gpus else Runtime.ONNX),
         labels=section.labels,
         max_replicas_per_node=section.max_replicas_per_node,
+        surge=section.surge,
     )
 
 

@@ -33,11 +33,13 @@ class CreditAsk:
         router: its name.
         num_wanted: how many noncritical batches it would have here.
         waiting_s: predicted device seconds a replica of what waits at it for this pool.
+        revision: of the application that it is part of.
     """
 
     router: str
     num_wanted: int
     waiting_s: float
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

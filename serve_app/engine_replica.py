@@ -71,16 +71,18 @@ class _Job:
 class EngineReplica(DirectlyCalled):
     """Serves the buckets of one pool on one device. Serve calls it ready when the constructor returns."""
 
-    def __init__(self, plan: Plan, pool: str, make_engines: MakeEngines) -> None:
+    def __init__(self, plan: Plan, pool: str, make_engines: MakeEngines, revision: int = 0) -> None:
         """Load and warm every engine of the pool: no request is the first of its shape.
 
         Args:
             plan: the deployment's plan.
             pool: which pool this replica belongs to.
             make_engines: makes the engines of a pool.
+            revision: of the application that it is part of.
         """
         log_to_serve(plan.log_level.value)
         self._started_s = started_s = time.monotonic()
+        self._revision = revision
         self._max_frame_px = plan.limits.max_frame_px
         made, self._facts, self._latencies = with_patience(partial(_started, plan, pool, make_engines), f"pool {pool}")
         self._engines, self._device = made.by_bucket, made.device
@@ -185,17 +187,27 @@ class EngineReplica(DirectlyCalled):
         Args:
             ask: the router that asks, and how many credits it would have; None: somebody who only wants to know.
         """
+        return await self.own_report(ask), own_actor()
+
+    async def own_report(self, ask: CreditAsk | None = None) -> ReplicaReport:
+        """The same without the actor, for those who call it directly."""
         self._check_device()
         # A driver takes milliseconds, and a bad moment of it must not hold up batches.
         facts = await asyncio.to_thread(self._device_facts)
-        grant = self._credits.asked(ask, time.monotonic()) if ask is not None else None
-        report = ReplicaReport(
+        # Routers of another revision send nothing here, and so share nothing.
+        is_ours = ask is not None and ask.revision == self._revision
+        grant = self._credits.asked(ask, time.monotonic()) if ask is not None and is_ours else None
+        return ReplicaReport(
             self._replica, self._node, self._num_batches, self._warm_s, facts, self._latencies,
             grant=grant, credits=self._credits.use(), broken=self._repair.broken,
             up_s=time.monotonic() - self._started_s,
             notes=("its device does not answer: old facts",) if self._is_silent else (),
+            revision=self._revision,
         )  # fmt: skip
-        return report, own_actor()
+
+    async def stay(self, for_s: float) -> None:
+        """Be busy for so long: Serve waits for it before it ends a replica that a router still uses."""
+        await asyncio.sleep(for_s)
 
     def check_health(self) -> None:
         """Serve asks every few seconds, and replaces a replica whose device is lost; it has no credits till then.

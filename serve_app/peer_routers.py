@@ -49,10 +49,11 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """The routers that one of them, `by`, knows of; that one surely lives."""
+    """The routers that one of them, `by`, knows of; that one surely lives, and is part of this revision."""
 
     by: str
     doors: tuple[Door, ...]
+    revision: int = 0
 
 
 class PeerRouters:

@@ -66,6 +66,8 @@ class Pool:
         max_replicas: how many at most, as the load asks; None: as many as `num_replicas`, whatever the load.
         labels: of the machines that may run them: Ray's label selector, such as `{"gpu": "l4"}`.
         max_replicas_per_node: how many one machine may run; None: as many as it has room for.
+        surge: whether an update starts new replicas beside the old ones, which needs room for both; else an old one is
+            stopped before its new one starts.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Pool:
     max_replicas: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     max_replicas_per_node: int | None = None
+    surge: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class PoolSection(Section):
     gpus: Amount = 0.0
     threads: Annotated[int, Field(ge=0), BeforeValidator(_no_switch)] = 0
     runtime: Runtime | None = None
+    surge: bool = True
 
 
 class BucketSection(Section):

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -177,21 +178,30 @@ def deploy(application: serve.Application) -> DeploymentHandle[Any]:
     _quiet_serve()
     # No HTTP in front: callers use Python handles.
     serve.start(proxy_location="Disabled")
+    is_first = APP_NAME not in serve.status().applications
     try:
         return serve_config.run(application)
     except RuntimeError as err:
-        reason = _deployment_message() or str(err)
-        delete_application()
+        reason = deployment_message() or str(err)
+        if is_first:  # else what served before goes on
+            delete_application()
         raise ServiceUnavailableError(f"service: did not start: {reason}") from err
 
 
 def delete_application() -> None:
     """Take the application off the connected Ray, with the engines that its cluster holds; disks keep theirs."""
+    _let_go()
     serve_config.delete()
     remove_store()
 
 
-def _deployment_message() -> str:
+def _let_go() -> None:
+    """Tell the router that this is no update: it keeps no replica that Serve stops."""
+    with contextlib.suppress(RayServeException, RayError, TimeoutError):
+        serve.get_app_handle(APP_NAME).let_go.remote().result(timeout_s=CONNECT_TIMEOUT_S)
+
+
+def deployment_message() -> str:
     """The last line of what the first failed deployment says: the error of its replica's constructor."""
     application = serve.status().applications.get(APP_NAME)
     deployments = application.deployments.values() if application else ()
@@ -206,6 +216,7 @@ def deployed(application: serve.Application) -> Iterator[DeploymentHandle[Any]]:
         yield handle
     finally:
         with _silence():
+            _let_go()
             serve.shutdown()  # type: ignore[no-untyped-call]
 
 

@@ -56,6 +56,7 @@ class FrameResult:
         num_tiles: how many tiles it was cut into; 0: it was served whole.
         times: where the time went.
         router: who took it in and answered it; None: nobody yet.
+        revision: of the application that this router is part of: a client that sees a new one follows an update.
     """
 
     frame_id: str
@@ -78,6 +79,7 @@ class FrameResult:
     num_tiles: int = 0
     times: StageTimes = StageTimes()
     router: str | None = None
+    revision: int = 0
 
     def unless_failed(self) -> FrameResult:
         """This result, if the frame finished; otherwise raises its error."""
@@ -149,6 +151,7 @@ class ReplicaReport:
         broken: buckets that it cannot serve for want of memory, each with the reason.
         up_s: seconds since it began to start.
         notes: what is not as it should be, in words for people.
+        revision: of the application that it belongs to; a router takes none but its own revision's.
     """
 
     replica: str
@@ -162,6 +165,7 @@ class ReplicaReport:
     credits: CreditUse = field(default_factory=CreditUse)
     up_s: float = 0.0
     notes: tuple[str, ...] = ()
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +259,8 @@ class ServiceStatus:
         num_records_lost: frames whose record could not be written to the frame log.
         verdicts: frames so far that have ended, by what admission decided; invalid ones have no verdict.
         routers: what each of them has to do, by name.
+        revision: of the application; a later update has a larger one.
+        num_handed_over: frames that routers handed over to their successors, which count how they ended.
     """
 
     uptime_s: float
@@ -264,3 +270,5 @@ class ServiceStatus:
     num_records_lost: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
     routers: tuple[RouterStatus, ...] = ()
+    revision: int = 0
+    num_handed_over: int = 0

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from engines.errors import FrameArrayError
 from engines.frame_array import check_frame
 from engines.machine import machine_name
 from serve_app.batching import Batch
-from serve_app.direct_calls import DirectlyCalled, own_actor
+from serve_app.direct_calls import DirectlyCalled, ReplicaLine, own_actor
 from serve_app.errors import (
     FrameCancelledError,
     FrameExpiredError,
@@ -39,7 +39,9 @@ from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
 from serve_app.frame_log import FrameLog
 from serve_app.frame_store import put_frame
 from serve_app.frames import Frame, FrameMeta, check_meta
+from serve_app.handover import Handover, take_over
 from serve_app.latency import LatencyModel, LatencyTable, Origin
+from serve_app.lingering import Lingering
 from serve_app.log_fields import fields, log_to_serve
 from serve_app.memory_gauge import MemoryGauge
 from serve_app.metric_book import MetricSink, Nowhere
@@ -71,6 +73,11 @@ from serve_app.verdicts import Outcome, Verdict, VerdictKind
 
 logger = logging.getLogger(__name__)
 
+# How often a router that has handed over looks whether its last frame has ended.
+SETTLED_INTERVAL_S = 0.1
+# What is left of a frame's time must be above 0 to be sent on; the receiver lets it expire.
+LEAST_S = 1e-3
+
 
 @dataclass(slots=True, eq=False)
 class _InFlight:
@@ -86,6 +93,12 @@ class _InFlight:
     pieces: dict[int, AnsweredPiece] = field(default_factory=dict)
     joined: tuple[asyncio.Future[FrameResult], ...] = ()
 
+    def answer_all(self, result: FrameResult) -> None:
+        """Tell everybody who still waits for it."""
+        for answer in (self.answer, *self.joined):
+            if not answer.done():
+                answer.set_result(result)
+
 
 class Router(DirectlyCalled):
     """Takes frames from callers, gives them to engine replicas by the scheduler's decisions, answers each one once."""
@@ -96,8 +109,11 @@ class Router(DirectlyCalled):
         pools: Mapping[str, DeploymentHandle[Any]],
         frame_log: FrameLog | None,
         latency: LatencyModel | None = None,
+        *,
         open_peers: Callable[[Plan], PeerRouters] = alone,
         open_metrics: Callable[[], MetricSink] = Nowhere,
+        revision: int = 0,
+        routers: Callable[[], DeploymentHandle[Any]] | None = None,
     ) -> None:
         """Take the plan, a handle for each of its pools, where to record frames, and what is known of latencies.
 
@@ -108,6 +124,8 @@ class Router(DirectlyCalled):
             latency: what is known of latencies.
             open_peers: gives the other routers, and this one's name among them.
             open_metrics: gives where metrics go; called here because Ray's belong to the replica that makes them.
+            revision: of the application that it is part of.
+            routers: gives a handle for the routers of all revisions; None: there are no others.
         """
         log_to_serve(plan.log_level.value)
         self._log = RouterLog()
@@ -128,12 +146,20 @@ class Router(DirectlyCalled):
             time.monotonic,
             self._peers.name,
         )
+        self._revision = revision
+        self._routers = routers
+        self._handover = Handover()
+        self._may_begin = False
         self._limits = ReplicaLimits(self._scheduler)
-        self._credits = RouterCredits(self._peers.name, self._scheduler, self._limits)
+        self._credits = RouterCredits(self._peers.name, self._scheduler, self._limits, revision)
         self._recent = RecentResults()
         self._uncounted = set(pools)
         self._replicas: ReplicaWatch[ReplicaReport] = ReplicaWatch(
-            pools, self._reported, lambda pool: (self._credits.ask(pool),)
+            pools,
+            self._reported,
+            lambda pool: (self._credits.ask(pool),),
+            revision=revision,
+            lingering={pool.name: Lingering(keeps_last=pool.surge and pool.num_replicas > 0) for pool in plan.pools},
         )
         self._pool_reports = PoolReports()
         self._outcomes: Counter[str] = Counter()
@@ -160,7 +186,7 @@ class Router(DirectlyCalled):
 
     async def serve_here(self, metas: Sequence[FrameMeta], refs: Sequence[ray.ObjectRef[Any]]) -> list[FrameResult]:
         """The same, whoever owns the cameras."""
-        self._start()
+        self._watch()
         now_s = time.monotonic()
         answers = [self._arrived(meta, ref, now_s) for meta, ref in zip(metas, refs, strict=True)]
         self._pump()
@@ -190,7 +216,12 @@ class Router(DirectlyCalled):
         self, metas: Sequence[FrameMeta], callback: Any, refs: Sequence[ray.ObjectRef[Any]]
     ) -> list[Ticket | FramelaneError]:
         """The same, whoever owns the cameras."""
-        self._start()
+        if self._handover.has_begun:
+            given: list[Ticket | FramelaneError] = await self._handover.ask(
+                "tickets_here", list(metas), callback, refs=refs
+            )
+            return given
+        self._watch()
         now_s = time.monotonic()
         tickets = [self._ticket(meta, ref, callback, now_s) for meta, ref in zip(metas, refs, strict=True)]
         self._pump()
@@ -198,24 +229,34 @@ class Router(DirectlyCalled):
 
     async def ticket_result(self, ticket_id: str, wait_s: float) -> FrameResult | None:
         """How the frame of a ticket ended; None if it has not within `wait_s`. Any router can be asked."""
-        self._start()
+        self._watch()
         try:
-            return await self._desk.result(ticket_id, wait_s)
+            return await self.ticket_result_here(ticket_id, wait_s)
         except TicketUnknownError:
             return await self._peers.ticket_result(ticket_id, wait_s)
 
     async def ticket_result_here(self, ticket_id: str, wait_s: float) -> FrameResult | None:
-        """The same for a ticket that this router gave out."""
-        return await self._desk.result(ticket_id, wait_s)
+        """The same for a ticket that this router gave out, or handed over."""
+        if not self._handover.has_begun:
+            result = await self._desk.result(ticket_id, wait_s)
+            if not self._handover.has_begun:
+                return result
+        kept: FrameResult | None = await self._handover.ask("ticket_result_here", ticket_id, wait_s)
+        return kept
 
     async def ticket_results(self, camera: str, cursor: int, wait_s: float) -> ResultsPage:
         """The results of a camera's tickets after a cursor, in the order in which they ended, from its owner."""
-        self._start()
+        self._watch()
         return await self._peers.ticket_results(camera, cursor, wait_s, self.ticket_results_here)
 
     async def ticket_results_here(self, camera: str, cursor: int, wait_s: float) -> ResultsPage:
-        """The same for the tickets that this router gave out."""
-        return await self._desk.results(camera, cursor, wait_s)
+        """The same for the tickets that this router gave out, or handed over."""
+        if not self._handover.has_begun:
+            page = await self._desk.results(camera, cursor, wait_s)
+            if not self._handover.has_begun:
+                return page
+        next_page: ResultsPage = await self._handover.ask("ticket_results_here", camera, cursor, wait_s)
+        return next_page
 
     async def __call__(
         self,
@@ -252,13 +293,13 @@ class Router(DirectlyCalled):
 
     async def status(self) -> ServiceStatus:
         """The service at a glance, all its routers together."""
-        self._start()
+        self._watch()
         await self._peers.counted()
         return merged([await self.status_here(), *await self._peers.ask_others("status_here")])
 
     async def status_here(self) -> ServiceStatus:
         """What this router sees of it; the first call waits until the replicas have been counted."""
-        self._start()
+        self._watch()
         await self._replicas.counted()
         self._pump()
         loads = self._scheduler.loads()
@@ -277,6 +318,8 @@ class Router(DirectlyCalled):
             num_in_flight=len(self._in_flight),
             num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
             verdicts=dict(self._verdicts),
+            revision=self._revision,
+            num_handed_over=self._handover.num_frames,
         )
         return seen_by(self._own_report(), status)
 
@@ -284,45 +327,93 @@ class Router(DirectlyCalled):
         """What Serve's controller learns of the pools' load, where a pool may grow; Serve asks."""
         return self._pool_reports.values(self._scheduler.loads(), time.monotonic())
 
-    async def check_health(self) -> None:
-        """Serve asks every few seconds, from the start: so replicas are counted and metrics told before any frame."""
-        self._start()
-
     async def plan(self) -> Plan:
         """The plan that is served."""
+        if self._handover.has_begun:
+            newer: Plan = await self._handover.ask("plan")
+            return newer
         return self._plan
 
     async def latency_table(self) -> LatencyTable:
         """How long batches take here now, as learnt from all that was served; at first what the warm-up measured."""
-        self._start()
+        self._watch()
         await self._replicas.counted()
         devices = [report.device.name for pool in self._plan.pools for report in self._replicas.reports(pool.name)]
         return LatencyTable(joined(devices) or machine_name(), Origin.MEASURED, self._scheduler.latency.entries())
 
     async def doors(self) -> Doors:
         """The actors of all routers, for clients that call them directly; see `direct_calls.py`."""
-        self._start()
+        self._watch()
         await self._peers.counted()
-        return self._peers.doors()
+        return replace(self._peers.doors(), revision=self._revision)
 
     async def report(self) -> tuple[RouterReport, object]:
         """What this router says of itself to the others, and its actor; they ask every second."""
-        self._start()
+        self._watch()
         return self._own_report(), own_actor()
 
     def _own_report(self) -> RouterReport:
-        return self._peers.report(revision=0, is_ready=not self._uncounted)
+        return self._peers.report(revision=self._revision, is_ready=not self._uncounted)
 
-    def _start(self) -> None:
+    def _watch(self) -> None:
         """Begin to watch replicas and routers; at every call, since there is no event loop before the first."""
         self._replicas.start()
         self._peers.start()
+
+    async def application_revision(self) -> int:
+        """The revision of the application that this router is part of."""
+        return self._revision
+
+    async def check_health(self) -> None:
+        """Serve asks every few seconds, and before it announces this router: it takes over from older ones first.
+
+        So replicas are counted and metrics told before any frame.
+        """
+        self._watch()
+        if self._routers is not None and not self._may_begin:
+            await take_over(self._revision, self._can_serve, self._routers())
+        self._may_begin = True
+
+    async def hand_over(self, revision: int, successor: object) -> None:
+        """A newer router is ready: from now on it gets all frames of which nothing has begun, and the tickets."""
+        if revision <= self._revision or not self._handover.begin(revision, successor):
+            return
+        logger.info("revision %d hands over to revision %d", self._revision, revision)
+        waiting, unread = self._desk.hand_over()
+        for frame_id in waiting.keys() & self._in_flight.keys():
+            self._in_flight[frame_id].answer.add_done_callback(self._ticket_ended)
+        self._start(self._handover.tickets(waiting, unread))
+        # A call to itself: Serve lets it live until that is over.
+        self._start(ReplicaLine(own_actor()).call("settled"))
+        self._pump()
+
+    async def settled(self) -> None:
+        """Return when nothing is left here to be answered; then the replicas that Serve is stopping may go."""
+        while True:
+            await asyncio.sleep(SETTLED_INTERVAL_S)
+            if not (self._in_flight or self._handover.is_busy or self._desk.is_calling):
+                self._replicas.leave()
+                return
+
+    async def let_go(self) -> None:
+        """The application is about to be deleted: replicas that Serve stops are not kept."""
+        self._replicas.leave()
+
+    async def adopt_tickets(self, waiting: dict[str, str], unread: list[tuple[str, FrameResult]]) -> int:
+        """Keep the tickets of an older router, see `TicketDesk.adopt`; how many found no room."""
+        return self._desk.adopt(waiting, unread)
+
+    async def ticket_ended(self, result: FrameResult) -> None:
+        """The frame of a ticket that was adopted has ended."""
+        self._desk.ended(result)
 
     def _arrived(self, meta: FrameMeta, ref: ray.ObjectRef[Any], now_s: float) -> asyncio.Future[FrameResult]:
         """Check and schedule one frame; its result, now or later."""
         answer: asyncio.Future[FrameResult] = asyncio.get_running_loop().create_future()
         if meta.attempt and self._joins(meta.frame_id, answer, now_s):
             return answer
+        if self._handover.has_begun:
+            return asyncio.get_running_loop().create_task(self._relayed(meta, ref, now_s))
         try:
             frame = self._checked(meta, now_s)
         except InvalidFrameError as err:
@@ -390,6 +481,9 @@ class Router(DirectlyCalled):
     def _pump(self) -> None:
         """Do what the scheduler decides now, and come back when it is due again."""
         now_s = time.monotonic()
+        if self._handover.has_begun:
+            for frame in self._scheduler.take_unbegun():
+                self._start(self._relay(self._in_flight.pop(frame.frame_id), now_s))
         decisions = self._scheduler.decide(now_s)
         for expired in decisions.expired:
             frame = expired.frame
@@ -404,15 +498,53 @@ class Router(DirectlyCalled):
         for batch in decisions.batches:
             # Now, not when the task starts: a frame of which a tile fails until then has left.
             refs = [self._in_flight[piece.frame.frame_id].ref for piece in batch.pieces]
-            task = loop.create_task(self._send(batch, refs, now_s))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._send(batch, refs, now_s))
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
         wake_s = self._scheduler.next_wake_s()
         if wake_s is not None:
             self._wake = loop.call_later(max(0.0, wake_s - now_s), self._pump)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this beside what else happens."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _can_serve(self) -> bool:
+        """Whether every pool has as many replicas of this revision as of others, and those that it needs have one."""
+        return all(
+            len(self._replicas.reports(pool.name)) >= max(1, self._replicas.num_others(pool.name))
+            for pool in self._plan.pools
+            if pool.num_replicas
+        )
+
+    async def _relay(self, entry: _InFlight, now_s: float) -> None:
+        """Let the successor serve a frame that waited here, within what is left of its time."""
+        frame = entry.frame
+        left_s = max(frame.deadline_s - now_s, LEAST_S)
+        meta = FrameMeta(frame.frame_id, frame.camera, frame.size_hw, frame.priority.value, left_s)
+        result = await self._relayed(meta, entry.ref, now_s)
+        entry.answer_all(result)
+
+    async def _relayed(self, meta: FrameMeta, ref: ray.ObjectRef[Any], now_s: float) -> FrameResult:
+        """The successor's answer to a frame; if that one dies with it, the frame is served here after all."""
+        try:
+            return await self._handover.frame(meta, ref)
+        except RayActorError as err:
+            logger.warning("frame %s: the new router has died: %r", meta.frame_id, err)
+        if meta.slo_s is not None:
+            left_s = max(meta.slo_s - (time.monotonic() - now_s), LEAST_S)
+            meta = replace(meta, slo_s=left_s)
+        answer = self._arrived(meta, ref, time.monotonic())
+        self._pump()
+        return await answer
+
+    def _ticket_ended(self, answer: asyncio.Future[FrameResult]) -> None:
+        """A ticket's frame has ended here: the successor keeps the ticket."""
+        if not answer.cancelled():
+            self._start(self._handover.ticket_ended(answer.result()))
 
     async def _send(self, batch: Batch, refs: list[ray.ObjectRef[Any]], sent_s: float) -> None:
         """One call for the whole batch; then answer its frames and use the freed credit."""
@@ -519,9 +651,7 @@ class Router(DirectlyCalled):
         frame = entry.frame
         result = self._record(result, frame.arrived_s, frame.deadline_s - frame.arrived_s)
         self._recent.add(result, time.monotonic())
-        for answer in (entry.answer, *entry.joined):
-            if not answer.done():
-                answer.set_result(result)
+        entry.answer_all(result)
 
     def _reported(self, pool: str, reports: tuple[ReplicaReport, ...]) -> None:
         """The replicas of a pool were counted; that also wakes frames whose replica had died."""
@@ -572,7 +702,7 @@ class Router(DirectlyCalled):
             self._end_unserved(entry.frame, Outcome.CANCELLED, error, time.monotonic())
 
     def _record(self, result: FrameResult, at_s: float, slo_s: float | None) -> FrameResult:
-        result = replace(result, router=self._peers.name)
+        result = replace(result, router=self._peers.name, revision=self._revision)
         self._outcomes[result.outcome.value] += 1
         if result.verdict is not None:
             self._verdicts[result.verdict.kind.value] += 1

@@ -17,9 +17,10 @@ GRANT, REFUSAL = "grant", "refusal"
 class RouterCredits:
     """Brings each word of a replica about its credits to the scheduler. While no other router is there, it is none."""
 
-    def __init__(self, router: str, scheduler: Scheduler, limits: ReplicaLimits) -> None:
-        """Take the router's name, its scheduler and the limits of its replicas."""
+    def __init__(self, router: str, scheduler: Scheduler, limits: ReplicaLimits, revision: int = 0) -> None:
+        """Take the router's name, its scheduler, the limits of its replicas and its application's revision."""
         self._router = router
+        self._revision = revision
         self._scheduler = scheduler
         self._limits = limits
         self._reports: dict[tuple[str, str], ReplicaReport] = {}
@@ -28,7 +29,8 @@ class RouterCredits:
     def ask(self, pool: str) -> CreditAsk:
         """What to tell the replicas of a pool when they are asked for their reports."""
         load = self._scheduler.loads()[pool]
-        return CreditAsk(self._router, load.per_replica, load.backlog_s / (load.num_replicas or 1))
+        waiting_s = load.backlog_s / (load.num_replicas or 1)
+        return CreditAsk(self._router, load.per_replica, waiting_s, self._revision)
 
     def reported(self, pool: str, reports: Iterable[ReplicaReport], now_s: float) -> None:
         """The reports of a pool's replicas; one that has been told before says nothing new."""

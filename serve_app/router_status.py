@@ -39,6 +39,8 @@ def merged(views: Sequence[ServiceStatus]) -> ServiceStatus:
         verdicts=dict(verdicts),
         num_in_flight=sum(view.num_in_flight for view in views),
         num_records_lost=sum(view.num_records_lost for view in views),
+        num_handed_over=sum(view.num_handed_over for view in views),
+        revision=max(view.revision for view in views),
         routers=tuple(sorted((each for view in views for each in view.routers), key=lambda each: each.report.router)),
     )  # fmt: skip
 

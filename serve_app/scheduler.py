@@ -224,6 +224,15 @@ class Scheduler:
         self._take_out(waiting)
         return True
 
+    def take_unbegun(self) -> tuple[Frame, ...]:
+        """Take out the frames of which no piece has been sent, the most urgent first, for another router to serve."""
+        waiting = [each for each in self._entries.values() if each.num_waiting == each.route.num_pieces]
+        for each in waiting:
+            self._take_out(each)
+        return tuple(
+            sorted((each.frame for each in waiting), key=lambda frame: (frame.priority.rank, frame.deadline_s))
+        )
+
     def replicas_ready(self, pool: str, replicas: Collection[str] | Mapping[str, int]) -> None:
         """Say which replicas of a pool take batches now; a mapping: how many noncritical ones each may hold."""
         self._pool(pool).credits.set_ready(replicas)

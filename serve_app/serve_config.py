@@ -39,14 +39,8 @@ def unpacked(args: PackedApplication) -> Application:
     return application
 
 
-def run(application: Application) -> DeploymentHandle[Any]:
-    """Start our application on the connected Serve, or update it, and wait until every replica is warm.
-
-    Other applications stay as they are.
-
-    Raises:
-        RuntimeError: it did not start; with Serve's reason.
-    """
+def submit(application: Application) -> None:
+    """Let the connected Serve start our application, or update it; others stay as they are. Does not wait."""
     packed = PackedApplication(pickled=base64.b64encode(cloudpickle.dumps(application)).decode())  # type: ignore[no-untyped-call]
     config = {
         "name": APP_NAME,
@@ -56,6 +50,15 @@ def run(application: Application) -> DeploymentHandle[Any]:
         "autoscaling_policy": {"policy_function": POLICY},
     }
     _submit([*_others(), config])
+
+
+def run(application: Application) -> DeploymentHandle[Any]:
+    """The same, and wait until every replica is warm.
+
+    Raises:
+        RuntimeError: it did not start; with Serve's reason.
+    """
+    submit(application)
     while True:
         told = serve.status().applications.get(APP_NAME)
         if told is not None and told.status is ApplicationStatus.RUNNING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from serve_app.errors import FramelaneError
 from serve_app.results import FrameResult
 from serve_app.tickets import ResultsPage, Ticket, TicketBook
 from serve_app.verdicts import Verdict
@@ -27,8 +28,13 @@ class TicketDesk:
         self._book = book
         self._router = router
         self._clock_s = clock_s
-        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, set[asyncio.Future[bool]]] = {}
         self._calls: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether a callback is under way."""
+        return bool(self._calls)
 
     def open(self, frame_id: str, camera: str) -> None:
         """Begin a ticket; then either `given` or `withdrawn`. Raises what `TicketBook.open` raises."""
@@ -46,6 +52,30 @@ class TicketDesk:
     def ticket(self, frame_id: str, camera: str, verdict: Verdict) -> Ticket:
         """The ticket of a frame that has been given one: now, or before to a caller who asks once more."""
         return Ticket(frame_id, camera, verdict, self._book.ttl_s, self._router)
+
+    def hand_over(self) -> tuple[dict[str, str], list[tuple[str, FrameResult]]]:
+        """What another desk is to `adopt`, see `TicketBook.hand_over`; nobody waits here for news any more."""
+        for what in list(self._waiters):
+            self._wake(what, has_news=False)
+        return self._book.hand_over(self._clock_s())
+
+    def adopt(self, waiting: Mapping[str, str], unread: Sequence[tuple[str, FrameResult]]) -> int:
+        """Take over the tickets of another desk, as far as there is room; how many found none."""
+        num_refused = 0
+        for ticket_id, camera in [*((name, result.camera) for name, result in unread), *waiting.items()]:
+            try:
+                self._book.open(ticket_id, camera, self._clock_s())
+            except FramelaneError:
+                num_refused += 1
+        for _, result in unread:
+            self.ended(result)
+        return num_refused
+
+    def ended(self, result: FrameResult) -> None:
+        """A frame with a ticket has ended."""
+        self._book.close(result.frame_id, result, self._clock_s())
+        for what in (f"ticket {result.frame_id}", f"camera {result.camera}"):
+            self._wake(what, has_news=True)
 
     def call_back(self, callback: Any, answer: asyncio.Future[FrameResult]) -> None:
         """Call `callback.remote(result)` once, when the frame has ended; a handle, or an actor's method."""
@@ -72,14 +102,14 @@ class TicketDesk:
                 return page
 
     async def _until_changed(self, what: str, until_s: float) -> bool:
-        """Wait for news of a ticket or a camera; False if there are none in time."""
+        """Wait for news of a ticket or a camera; False if there are none in time, or none to come."""
         left_s = until_s - self._clock_s()
         if left_s <= 0:
             return False
-        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        changed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(what, set()).add(changed)
         try:
-            await asyncio.wait_for(changed, left_s)
+            return await asyncio.wait_for(changed, left_s)
         except asyncio.TimeoutError:
             return False
         finally:
@@ -88,17 +118,16 @@ class TicketDesk:
             waiters.discard(changed)
             if not waiters:
                 self._waiters.pop(what, None)
-        return True
+
+    def _wake(self, what: str, *, has_news: bool) -> None:
+        for waiter in self._waiters.pop(what, ()):
+            if not waiter.done():
+                waiter.set_result(has_news)
 
     def _ended(self, answer: asyncio.Future[FrameResult]) -> None:
         if answer.cancelled():
             return
-        result = answer.result()
-        self._book.close(result.frame_id, result, self._clock_s())
-        for what in (f"ticket {result.frame_id}", f"camera {result.camera}"):
-            for waiter in self._waiters.pop(what, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+        self.ended(answer.result())
 
     def _start_call(self, callback: Any, result: FrameResult) -> None:
         task = asyncio.get_running_loop().create_task(_call(callback, result))

@@ -292,6 +292,19 @@ class TicketBook:
         self._newest += 1
         return True
 
+    def hand_over(self, now_s: float) -> tuple[dict[str, str], list[tuple[str, FrameResult]]]:
+        """What another book takes over: the waiting tickets with their cameras, and the results that nobody has read.
+
+        Results that were read stay here: their readers would get them twice.
+        """
+        self._forget_expired(now_s)
+        unread = [
+            (kept.ticket_id, kept.result)
+            for kept in self._kept.values()
+            if kept.result is not None and kept.ticket_id not in self._read
+        ]
+        return {ticket_id: waiting.camera for ticket_id, waiting in self._waiting.items()}, unread
+
     def result(self, ticket_id: str, now_s: float) -> TicketAnswer:
         """What became of a ticket; a result that is handed out may be read again until its time to live is over."""
         self._forget_expired(now_s)

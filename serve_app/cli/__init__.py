@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from engines.errors import EngineError
-from serve_app.cli import build, demo, detect, export, parity, plan, profile, service, simulate, status, stream
+from serve_app.cli import build, demo, detect, export, parity, plan, profile, service, simulate, status, stream, update
 from serve_app.cli.console import errors, output
 from serve_app.errors import FramelaneError
 
@@ -39,6 +39,7 @@ def framelane(
 
 app.command()(export.export)
 app.command()(service.up)
+app.command()(update.update)
 app.command()(service.down)
 app.command()(status.status)
 app.command()(detect.detect)

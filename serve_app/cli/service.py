@@ -21,6 +21,7 @@ from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.frame_log import FrameLog
 from serve_app.latency_file import load_table
 from serve_app.model_check import check_models
+from serve_app.plan import Plan
 from serve_app.plan_machine import machine_of
 
 if TYPE_CHECKING:
@@ -55,14 +56,7 @@ def up(
     path = plan_path(plan)
     checked = load_plan(path)  # a mistake in the plan is told here, before anything starts
     if address is None:  # on a cluster the models lie on its machines
-        try:
-            check_models(checked)
-            if checked.frame_log is not None:
-                FrameLog(Path(checked.frame_log)).check()
-            if checked.latency is not None:
-                load_table(Path(checked.latency), machine=machine_of(checked))
-        except InvalidPlanError as err:
-            raise InvalidPlanError(f"plan {path}: {err}") from err
+        check_files(checked, path)
     if address is not None and metrics_port is not None:
         raise ServiceUnavailableError(
             f"up: got --metrics-port {metrics_port} with --address {address}, allowed is one: a cluster's ports are "
@@ -74,6 +68,18 @@ def up(
         _host(path, metrics_port)
     else:
         _start_background(path, metrics_port)
+
+
+def check_files(plan: Plan, path: Path) -> None:
+    """Raise `InvalidPlanError` if a file that this plan names is of no use on this machine."""
+    try:
+        check_models(plan)
+        if plan.frame_log is not None:
+            FrameLog(Path(plan.frame_log)).check()
+        if plan.latency is not None:
+            load_table(Path(plan.latency), machine=machine_of(plan))
+    except InvalidPlanError as err:
+        raise InvalidPlanError(f"plan {path}: {err}") from err
 
 
 def down(address: AddressOption = None) -> None:
@@ -102,11 +108,12 @@ def down(address: AddressOption = None) -> None:
 
 
 def _deploy(path: Path, address: str, *, wait_s: float, may_grow: bool, dry_run: bool) -> None:
-    """Leave the application on a cluster that goes on without us, if the cluster has room for it."""
+    """Leave the application on a cluster that goes on without us, if there is room; one that serves is updated."""
     from serve_app.app import application
-    from serve_app.cluster_machines import service_replicas
     from serve_app.ray_session import connect_ray, deploy
+    from serve_app.revision import running_revision
     from serve_app.room_check import check_room, telling_who_waits
+    from serve_app.update import update
 
     def warn(text: str) -> None:
         errors.print(f"[bold yellow]{escape(text)}[/]", highlight=False)
@@ -117,13 +124,16 @@ def _deploy(path: Path, address: str, *, wait_s: float, may_grow: bool, dry_run:
         task = shown.add_task(f"looking for room on {address}", total=None)
         for warning in check_room(plan, may_grow=may_grow, wait_s=wait_s):
             warn(warning)
-        done = "new plan for the service" if service_replicas().num_alive else "deployed"
+        done = "new plan for the service" if running_revision() else "deployed"
         if dry_run:
             done = "room for this plan, nothing was deployed"
         else:
             shown.update(task, description=f"deploying {path.name} on {address}")
             with telling_who_waits(plan, warn):
-                deploy(application(plan))
+                if running_revision():
+                    update(plan, lambda news: shown.update(task, description=escape(news)))
+                else:
+                    deploy(application(plan))
     output.print(f"{done} on {address}", highlight=False)
 
 

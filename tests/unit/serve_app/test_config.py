@@ -551,7 +551,8 @@ def test_a_plan_says_how_pools_grow_and_where_they_run(plan_file, tmp_path):
     plan = load_plan(
         plan_file(
             f"{GROWING}\n"
-            "pools: {gpu: {replicas: 0, max_replicas: 4, gpus: 1, labels: {gpu: l4}, max_replicas_per_node: 2}}\n"
+            "pools: {gpu: {replicas: 0, max_replicas: 4, gpus: 1, labels: {gpu: l4}, max_replicas_per_node: 2,\n"
+            "  surge: no}}\n"
             "routers: 3\n"
             "autoscaling: {max_wait_s: 0.25, utilisation: 0.6, up_after_s: 2, down_after_s: 30}\n"
             "memory: {high: 0.5, critical: 0.6, shed: 0.7, calm_s: 1}\n"
@@ -561,6 +562,7 @@ def test_a_plan_says_how_pools_grow_and_where_they_run(plan_file, tmp_path):
 
     (pool,) = plan.pools
     assert (pool.num_replicas, pool.max_replicas, pool.labels, pool.max_replicas_per_node) == (0, 4, {"gpu": "l4"}, 2)
+    assert not pool.surge
     assert plan.num_routers == 3
     assert plan.autoscaling == Autoscaling(max_wait_s=0.25, utilisation=0.6, up_after_s=2, down_after_s=30)
     assert plan.memory == MemoryMarks(high=0.5, critical=0.6, shed=0.7, calm_s=1)

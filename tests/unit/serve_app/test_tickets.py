@@ -657,3 +657,23 @@ TicketHistory.TestCase.settings = settings(
     max_examples=100, stateful_step_count=50, deadline=None, derandomize=True, database=None
 )
 TestTicketHistory = TicketHistory.TestCase
+
+
+# Another book
+
+
+def test_what_is_handed_over_waits_or_was_never_read():
+    """What was read stays: its reader would get it twice."""
+    book = book_of("read", "unread")
+    book.result("read", 1.0)
+    book.open("waits", "gate-2", 1.0)
+
+    waiting, unread = book.hand_over(2.0)
+
+    assert waiting == {"waits": "gate-2"}
+    assert [(ticket_id, result.frame_id) for ticket_id, result in unread] == [("unread", "unread")]
+
+
+def test_what_has_expired_is_not_handed_over():
+    """Its time to live ran here."""
+    assert book_of("old", ttl_s=5.0).hand_over(5.0) == ({}, [])
