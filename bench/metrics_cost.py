@@ -57,8 +57,9 @@ def results() -> list[tuple[FrameResult, Batch]]:
         times = StageTimes(0.001 * step, 0.003, 0.002, 0.01 + 0.002 * step, 0.001, 0.02 + 0.004 * step)
         verdict = Verdict(VerdictKind.ADMIT, "in time")
         result = FrameResult(
-            f"{name}-{step}", "gate", (canvas.height, canvas.width), priority, Outcome.FINISHED, Detections.none(), (),
-            verdict, None, name, "gpu", "gpu-1", "full", canvas, 2, 0.02, times=times,
+            f"{name}-{step}", "gate", (canvas.height, canvas.width), priority,
+            Outcome.FINISHED, Detections.none(), (), verdict, None,
+            name, "gpu", "gpu-1", "full", canvas, 2, 0.02, times=times,
         )  # fmt: skip
         found.append((result, Batch(1, "gpu", "gpu-1", name, "full", canvas, False, 0.02, ())))
     return found
