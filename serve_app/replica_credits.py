@@ -43,18 +43,20 @@ class Replica:
         held: the running batch, then staged critical ones, then the other staged ones.
         free_s: when the running one is predicted to end.
         staged_s: predicted seconds of the staged ones.
+        heard_s: when it last answered anything.
         num_others: how many of all are noncritical.
         max_others: how many of them it may hold, at most `ReplicaCredits.per_replica`; 0: it is for critical ones only.
         version: grows with every change, so that what a heap still holds of an older state counts no more.
     """
 
-    __slots__ = ("free_s", "held", "max_others", "name", "num_others", "ready", "staged_s", "version")
+    __slots__ = ("free_s", "heard_s", "held", "max_others", "name", "num_others", "ready", "staged_s", "version")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.ready = True
         self.held: list[Held] = []
         self.free_s = 0.0
+        self.heard_s = 0.0
         self.staged_s = 0.0
         self.num_others = 0
         self.max_others = MAX_CREDITS_PER_REPLICA
@@ -183,6 +185,30 @@ class ReplicaCredits:
         return min(
             (replica.free_s + replica.staged_s for replica in self._replicas.values() if replica.ready), default=now_s
         )
+
+    def end_s(self, batch_id: int) -> float:
+        """When a batch that a replica holds is predicted to end: what is ahead of it ends first."""
+        replica = self._where[batch_id]
+        running, *staged = replica.held
+        end_s = max(replica.free_s, replica.heard_s + running.run_s)
+        if running.batch_id == batch_id:
+            return end_s
+        for held in staged:
+            end_s = max(end_s, held.there_s) + held.run_s
+            if held.batch_id == batch_id:
+                break
+        return end_s
+
+    def held_with(self, batch_id: int) -> tuple[int, ...]:
+        """All batches of the replica that holds this one, which comes first."""
+        others = (held.batch_id for held in self._where[batch_id].held if held.batch_id != batch_id)
+        return (batch_id, *others)
+
+    def heard(self, batch_id: int, now_s: float) -> None:
+        """The replica that holds this batch has answered it: what it holds beside is not overdue yet."""
+        replica = self._where.get(batch_id)
+        if replica is not None:
+            replica.heard_s = now_s
 
     def sent(self, batch_id: int, place: Place, run_s: float, *, urgent: bool) -> None:
         """A batch goes to a place; it will run for so long."""

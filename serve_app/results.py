@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from engines.detections import Detections
 from engines.device_facts import DeviceFacts
@@ -129,6 +130,7 @@ class ReplicaReport:
         warm_s: seconds that loading and warming took.
         latencies: seconds that a batch of each warmed shape took right after warming, by bucket.
         device: what its device says of itself.
+        busy_s: how long its engine has been running the present batch; 0: it runs none.
     """
 
     replica: str
@@ -137,6 +139,7 @@ class ReplicaReport:
     warm_s: float
     device: DeviceFacts
     latencies: tuple[tuple[str, WarmShape, float], ...] = ()
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,7 @@ class PoolStatus:
         backlog_s: predicted device seconds that wait.
         rung: the first rung of the ladder that noncritical frames may take now.
         around_s: what a batch takes beside its device, of late.
+        unhealthy: replicas that get no batches though they are there, by name, and why.
     """
 
     name: str
@@ -159,6 +163,7 @@ class PoolStatus:
     backlog_s: float = 0.0
     rung: int = 0
     around_s: float = 0.0
+    unhealthy: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

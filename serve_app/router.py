@@ -33,11 +33,13 @@ from serve_app.errors import (
     FrameRejectedError,
     FrameSupersededError,
     InvalidFrameError,
+    ReplicaLeavingError,
 )
 from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
 from serve_app.frame_log import FrameLog
 from serve_app.frames import Frame, FrameMeta, check_meta
 from serve_app.latency import LatencyModel, LatencyTable, Origin
+from serve_app.overdue import OVERDUE_FLOOR_S
 from serve_app.plan import Plan
 from serve_app.plan_machine import joined
 from serve_app.replica_watch import ReplicaWatch
@@ -50,6 +52,7 @@ from serve_app.results import (
     ServiceStatus,
 )
 from serve_app.scheduler import Scheduler
+from serve_app.slow_probes import SlowProbes
 from serve_app.ticket_desk import TicketDesk
 from serve_app.tickets import ResultsPage, Ticket, TicketBook
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
@@ -93,6 +96,7 @@ class Router(DirectlyCalled):
             time.monotonic,
         )
         self._replicas = ReplicaWatch(pools, self._reported)
+        self._probes = SlowProbes(self._scheduler, self._replicas)
         self._outcomes: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
@@ -186,11 +190,11 @@ class Router(DirectlyCalled):
         self._replicas.start()
         await self._replicas.counted()
         self._pump()
-        loads = self._scheduler.loads()
+        loads, now_s = self._scheduler.loads(), time.monotonic()
         pools = tuple(
             PoolStatus(
                 name, load.num_waiting, load.num_running, self._replicas.reports(name), load.backlog_s, load.rung,
-                load.around_s,
+                load.around_s, self._scheduler.unfit_replicas(name, now_s),
             )
             for name, load in loads.items()
         )  # fmt: skip
@@ -283,6 +287,7 @@ class Router(DirectlyCalled):
             entry = self._in_flight.pop(frame.frame_id)
             error = FrameExpiredError(message)
             self._end(entry, unserved(frame, entry.verdict, Outcome.EXPIRED, error, now_s, expired.route))
+        self._give_up(decisions.given_up, "has not answered", now_s)
         loop = asyncio.get_running_loop()
         for batch in decisions.batches:
             # Now, not when the task starts: a frame of which a tile fails until then has left.
@@ -314,15 +319,19 @@ class Router(DirectlyCalled):
             logger.warning("pool %s: replica %s died with batch %d: %r", batch.pool, batch.replica, batch.batch_id, err)
             self._replicas.died(batch.pool, batch.replica)
             now_s = time.monotonic()
-            for frame in self._scheduler.batch_lost(batch.batch_id, now_s):
-                error = FrameFailedError("frame: its replica died, and no time or attempt was left for another one")
-                self._end_unserved(frame, Outcome.FAILED, error, now_s)
+            self._give_up(self._scheduler.batch_lost(batch.batch_id, now_s), "died", now_s)
+        except ReplicaLeavingError:
+            self._replicas.died(batch.pool, batch.replica)
+            now_s = time.monotonic()
+            self._give_up(self._scheduler.batch_refused(batch.batch_id, now_s), "was being stopped", now_s)
         except Exception as err:  # whatever else Ray or the replica raises must not leave callers waiting
             logger.exception("pool %s: batch %d failed", batch.pool, batch.batch_id)
             now_s = time.monotonic()
             failed = {piece.frame.frame_id: piece.frame for piece in batch.pieces if self._is_here(piece.frame)}
             self._scheduler.batch_ended(batch.batch_id, now_s, failed=failed)
             for frame in failed.values():
+                if self._scheduler.has(frame.frame_id):
+                    continue  # another replica has it as well
                 error = FrameFailedError(f"frame: the call to its replica failed ({type(err).__name__}: {err})")
                 self._end_unserved(frame, Outcome.FAILED, error, now_s)
         else:
@@ -350,12 +359,18 @@ class Router(DirectlyCalled):
         """Keep the answered pieces, and end the frames that are whole or failed."""
         now_s = time.monotonic()
         errors: dict[str, FramelaneError] = {}
+        is_late = self._scheduler.is_late(batch.batch_id)
         for piece, found in zip(batch.pieces, reply.frames, strict=True):
             if not self._is_here(piece.frame):
                 continue  # cancelled or failed while this piece ran
             frame_id = piece.frame.frame_id
+            before = self._in_flight[frame_id].pieces.get(piece.number)
+            if before is not None and before.route is piece.route and before.found is not None:
+                continue  # another replica, to which it went when this one was overdue, was first
             if isinstance(found, FramelaneError):
                 errors[frame_id] = found
+                if is_late:
+                    continue
             self._in_flight[frame_id].pieces[piece.number] = AnsweredPiece(
                 piece.route, batch.canvas, len(batch.pieces), reply, sent_s, now_s,
                 None if isinstance(found, FramelaneError) else found,
@@ -369,10 +384,17 @@ class Router(DirectlyCalled):
             around_s=now_s - sent_s - reply.staged_s - busy_s,
             failed=errors,
         )
-        for frame_id in [*errors, *(frame.frame_id for frame in done)]:
+        failed = [frame_id for frame_id in errors if not self._scheduler.has(frame_id)]
+        for frame_id in [*failed, *(frame.frame_id for frame in done)]:
             entry = self._in_flight.pop(frame_id)
             limits = self._plan.detection
             self._end(entry, answered(entry.frame, entry.verdict, entry.pieces, limits, errors.get(frame_id)))
+
+    def _give_up(self, frames: Sequence[Frame], how: str, now_s: float) -> None:
+        """End frames that were lost with a replica."""
+        for frame in frames:
+            error = FrameFailedError(f"frame: its replica {how}, and no time or attempt was left for another one")
+            self._end_unserved(frame, Outcome.FAILED, error, now_s)
 
     def _is_here(self, frame: Frame) -> bool:
         """Whether a frame has not ended yet."""
@@ -399,6 +421,10 @@ class Router(DirectlyCalled):
                 if model is not None and not latency.is_measured(model, shape.canvas, shape.batch):
                     latency.observe(model, shape.canvas, shape.batch, run_s)
         self._scheduler.replicas_ready(pool, [report.replica for report in reports])
+        for report in self._replicas.fresh(pool):
+            if report.busy_s < OVERDUE_FLOOR_S:
+                self._scheduler.replica_is_alive(pool, report.replica)
+        self._probes.look(pool)
         self._pump()
 
     def _cancelled(self, frame_id: str) -> None:

@@ -18,7 +18,8 @@ ENGINES, SERVE_APP = Path(engines.__file__).parent, Path(serve_app.__file__).par
 PURE = [
     "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_summary", "device_turns", "errors",
     "frame_ends", "frame_log", "frames", "lane_key", "lanes", "latency", "latency_file", "memory_level",
-    "native_plan", "plan", "pool_queue", "pressure", "replica_credits", "results", "routes", "scheduler",
+    "native_plan", "overdue", "plan", "pool_queue", "pressure", "replica_credits", "replica_fitness", "replica_pace",
+    "results", "routes", "scheduler",
     "spool_rules", "tickets", "verdicts", "planning.bucket_search", "planning.canvas_search", "planning.drift",
     "planning.engine_memory", "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal",
     "planning.traffic", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
