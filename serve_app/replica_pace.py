@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection
-from statistics import median
+from statistics import median_low
 
 # Busy seconds over predicted ones. What a machine's moods do to one batch stays below; half a GPU, a throttled one or a
 # neighbour on the same cores are two to three times slower and still worth having.
@@ -50,9 +51,9 @@ class ReplicaPace:
         if name in self.slow:
             self._judge_slow(name)
             return False
-        if ratio < SLOW_RATIO:
-            return True
-        return not self._is_slow(name, ratios, ratio)
+        for slow in [slow for slow in self.slow if self.slow[slow] < SLOW_RATIO * self._peers_ratio(slow)]:
+            self._recovers(slow)
+        return ratio < SLOW_RATIO or not self._is_slow(name, ratios, ratio)
 
     def probed(self, name: str, ratio: float) -> None:
         """A probe of a slow replica took so many times what was predicted."""
@@ -62,25 +63,29 @@ class ReplicaPace:
 
     def _is_slow(self, name: str, ratios: deque[float], ratio: float) -> bool:
         """Judge a replica after a slow batch; whether at least that batch is slow beside its peers."""
+        slow_ratio = SLOW_RATIO * self._peers_ratio(name)
+        own_ratio = median_low(ratios)
+        if len(ratios) >= MIN_BATCHES and own_ratio >= slow_ratio:
+            self.slow[name] = own_ratio
+            ratios.clear()
+        return ratio >= slow_ratio
+
+    def _peers_ratio(self, name: str) -> float:
+        """What the others take, at least 1; infinity: there are none to compare with."""
         peers = [
-            self.slow.get(other) or median(its)
+            self.slow.get(other) or median_low(its)
             for other, its in self._ratios.items()
             if other != name and (its or other in self.slow)
         ]
-        if not peers:
-            return False
-        peers_ratio = max(1.0, median(peers))
-        own_ratio = median(ratios)
-        if len(ratios) >= MIN_BATCHES and own_ratio >= SLOW_RATIO * peers_ratio:
-            self.slow[name] = own_ratio
-            ratios.clear()
-        return ratio >= SLOW_RATIO * peers_ratio
+        return max(1.0, median_low(peers)) if peers else math.inf
 
     def _judge_slow(self, name: str) -> None:
         """Let a slow one go on, or come back."""
-        ratios = self._ratios[name]
-        latest = list(ratios)[-PROBES_TO_RECOVER:]
-        self.slow[name] = median(latest)
+        latest = list(self._ratios[name])[-PROBES_TO_RECOVER:]
+        self.slow[name] = median_low(latest)
         if len(latest) == PROBES_TO_RECOVER and max(latest) < RECOVERED_RATIO:
-            del self.slow[name]
-            ratios.clear()
+            self._recovers(name)
+
+    def _recovers(self, name: str) -> None:
+        del self.slow[name]
+        self._ratios[name].clear()

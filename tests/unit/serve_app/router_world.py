@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -68,8 +69,11 @@ class Clock:
         self.now_s += seconds
 
 
-# What a replica says that does not answer.
-SILENT = object()
+@dataclass(frozen=True)
+class Silent:
+    """What a replica says that does not answer."""
+
+    replica: str
 
 
 class Ref:
@@ -140,6 +144,8 @@ class FakePool:
         self.refusal: Exception | None = None
         self._answers: asyncio.Queue[list[object] | Exception] = asyncio.Queue()
         self._said: dict[str, object] = {}
+        self.questions: dict[str, asyncio.Future[object]] = {}
+        self.num_questions: Counter[str] = Counter()
         # What replicas answer when they are asked for anything else than reports and batches, by method.
         self.answers: dict[str, object] = {}
         self.asked_for: list[tuple[str, str]] = []
@@ -158,23 +164,29 @@ class FakePool:
         answers = await self._answers.get()
         if isinstance(answers, Exception):
             raise answers
-        names = [each.replica if isinstance(each, ReplicaReport) else f"odd-{n}" for n, each in enumerate(answers)]
+        names = [getattr(each, "replica", f"odd-{number}") for number, each in enumerate(answers)]
         self._said = dict(zip(names, answers, strict=True))
         return {name: FakeActor(self, name) for name in names}
 
     def asked(self, replica: str, method: str) -> asyncio.Future[object]:
-        """A replica is asked for its report, or for something else; SILENT never answers."""
+        """A replica is asked for its report, or for something else; a silent one does not answer, see `wake`."""
         answer = asyncio.get_running_loop().create_future()
         if method == "own_report":
             said = self._said[replica]
+            self.questions[replica] = answer
+            self.num_questions[replica] += 1
         else:
             self.asked_for.append((replica, method))
             said = self.answers[method]
         if isinstance(said, Exception):
             answer.set_exception(said)
-        elif said is not SILENT:
+        elif not isinstance(said, Silent):
             answer.set_result(said)
         return answer
+
+    def wake(self, replica: str, answer: object) -> None:
+        """A silent replica answers what it was asked."""
+        self.questions[replica].set_result(answer)
 
     def say(self, answers: list[object] | Exception) -> None:
         """Give the replicas of the router's next round by their reports, or by what else they answer."""
@@ -302,6 +314,8 @@ def reply(*frames, replica: str = "near-1", out_of_memory: bool = False, **secon
 DEVICE_FACTS = DeviceFacts("a device", None, None, None, 100, 10, 90, None, None, None, None)
 
 
-def report(replica: str, *latencies: tuple[str, WarmShape, float]) -> ReplicaReport:
+def report(replica: str, *latencies: tuple[str, WarmShape, float], busy_s: float = 0.0) -> ReplicaReport:
     """A sound replica's report, with what it measured after warming."""
-    return ReplicaReport(replica, "node", num_batches=3, warm_s=1.0, device=DEVICE_FACTS, latencies=latencies)
+    return ReplicaReport(
+        replica, "node", num_batches=3, warm_s=1.0, device=DEVICE_FACTS, latencies=latencies, busy_s=busy_s
+    )
