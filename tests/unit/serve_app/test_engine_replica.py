@@ -650,12 +650,17 @@ def test_a_replica_whose_engine_is_stuck_says_so_and_is_to_be_replaced(monkeypat
     gate = threading.Event()
     engine = FakeEngine({}, lambda _: None)
     replica = EngineReplica(sample_plan(), "near", each(lambda: engine))
-    engine._sleep = lambda _: gate.wait(PATIENCE_S)
+    began = threading.Event()
+
+    def hang(_seconds):
+        began.set()
+        gate.wait(PATIENCE_S)
+
+    engine._sleep = hang
 
     async def scenario():
         running = asyncio.create_task(replica.infer(request_for(1), refs_to(grey(51))))
-        while not engine.infer_calls or replica._run_began is None:
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(began.wait, PATIENCE_S)
         clock.pass_s(STUCK_FLOOR_S)
         replica.check_health()
         assert (await replica.own_report()).busy_s == pytest.approx(STUCK_FLOOR_S)

@@ -19,12 +19,6 @@ from serve_app.slow_probes import PROBE_INTERVAL_S, REPLACE_AFTER_S
 pytestmark = pytest.mark.usefixtures("driven_by_hand")
 
 
-async def until(happens) -> None:
-    """Let real time pass until something holds; only a broken router makes a test wait for long."""
-    while not happens():
-        await asyncio.sleep(0.005)
-
-
 async def overdue(world, clock) -> None:
     """Let so much time pass that what runs is overdue, and the router notice it."""
     clock.pass_s(OVERDUE_FLOOR_S + 0.1)
@@ -214,6 +208,7 @@ async def made_slow(world) -> None:
         number += 1
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_slow_replica_is_set_aside_probed_and_comes_back(monkeypatch):
     """No frame goes there meanwhile; the status says why."""
     own_clock = Clock()
@@ -224,7 +219,7 @@ def test_a_slow_replica_is_set_aside_probed_and_comes_back(monkeypatch):
         reason = (await world.router.status()).pools[0].unhealthy["near-0"]
         assert re.match(r"slow: (9|10)\.\d times", reason)
         world.near.answers["probe"] = ("vga", WarmShape(VGA, 1), 0.0031)
-        for _ in range(4):
+        while world.router._scheduler.slow_replicas("near"):
             caller = world.submit(sample_meta("x"))
             call = await world.near.next_call()
             assert call.replica == "near-1"
@@ -239,6 +234,7 @@ def test_a_slow_replica_is_set_aside_probed_and_comes_back(monkeypatch):
     play(scenario, sample_plan())
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_replica_that_stays_slow_is_told_to_end_and_not_every_minute(monkeypatch):
     """Its successor on the same machine may be as slow: replacing it over and over costs more than it brings."""
     own_clock = Clock()

@@ -16,7 +16,7 @@ OVERDUE_S = END_S + OVERDUE_FLOOR_S
 
 
 def at_wake(scheduler, *, until_s: float = 1e9) -> tuple[float, Decisions]:
-    """The first moment at which the scheduler decides anything, and what; it is asked when it said, as by the router."""
+    """The first moment at which the scheduler decides anything, and what; it is asked when it said."""
     now_s = 0.0
     while (wake_s := scheduler.next_wake_s()) is not None and wake_s <= until_s:
         assert wake_s > now_s or now_s == 0.0
