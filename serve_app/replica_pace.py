@@ -51,7 +51,7 @@ class ReplicaPace:
         if name in self.slow:
             self._judge_slow(name)
             return False
-        for slow in [slow for slow in self.slow if self.slow[slow] < SLOW_RATIO * self._peers_ratio(slow)]:
+        for slow in [slow for slow in self.slow if self._is_like_its_peers(slow)]:
             self._recovers(slow)
         return ratio < SLOW_RATIO or not self._is_slow(name, ratios, ratio)
 
@@ -69,6 +69,11 @@ class ReplicaPace:
             self.slow[name] = own_ratio
             ratios.clear()
         return ratio >= slow_ratio
+
+    def _is_like_its_peers(self, slow: str) -> bool:
+        """Whether the others have become slow as well: then it was the first, and all go on together."""
+        peers_ratio = self._peers_ratio(slow)
+        return peers_ratio >= RECOVERED_RATIO and self.slow[slow] < SLOW_RATIO * peers_ratio
 
     def _peers_ratio(self, name: str) -> float:
         """What the others take, at least 1; infinity: there are none to compare with."""

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from engines.errors import EngineError
-from serve_app.cli import build, demo, detect, export, parity, plan, profile, service, simulate, stream
+from serve_app.cli import build, demo, detect, drain, export, parity, plan, profile, service, simulate, stream
 from serve_app.cli.console import errors, output
 from serve_app.errors import FramelaneError
 
@@ -41,6 +41,7 @@ app.command()(export.export)
 app.command()(service.up)
 app.command()(service.down)
 app.command()(service.status)
+app.command()(drain.drain)
 app.command()(detect.detect)
 app.command()(stream.stream)
 app.command()(demo.demo)

@@ -93,6 +93,9 @@ def status(address: AddressOption = None) -> None:
 
     shown = Client.connect(address).status()
     output.print(_status_table(shown))
+    for pool in shown.pools:
+        for replica, why in pool.unhealthy.items():
+            output.print(f"[bold yellow]{escape(replica)} gets no frames: {escape(why)}[/]", highlight=False)
     ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(shown.outcomes.items())) or "none yet"
     output.print(f"frames: {ended}; {shown.num_in_flight} in flight; up for {shown.uptime_s:.0f} s", highlight=False)
     if shown.num_records_lost:
