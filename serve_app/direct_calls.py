@@ -11,20 +11,43 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import ray
 from ray.serve._private.common import RequestMetadata
+from ray.serve.handle import DeploymentHandle
 
 METHOD = "call_directly"
+# How soon a handle is looked at again that Serve has not told of any replica yet.
+LOOK_INTERVAL_S = 0.05
 _METADATA = pickle.dumps(RequestMetadata(request_id=METHOD, internal_request_id=METHOD, call_method=METHOD))
 
 
 def own_actor() -> object:
     """The actor that this code runs in, to be handed to whoever should call it directly."""
     return ray.get_runtime_context().current_actor
+
+
+async def running_replicas(handle: DeploymentHandle[Any], wait_s: float) -> dict[str, Any]:
+    """The actors of a deployment's replicas that Serve counts as running, by Serve's names; costs no call.
+
+    Serve tells every handle of changes as they happen: one that is starting is not among them, one that it stops or
+    has found dead is no more. Waits for so long at most until a new handle has been told of the first.
+    """
+    if not handle.is_initialized:
+        handle._init()  # type: ignore[no-untyped-call]  # noqa: SLF001 (Serve's own calls begin so)
+    give_up_s = time.monotonic() + wait_s
+    while not handle.running_replicas_populated():
+        if time.monotonic() >= give_up_s:
+            return {}
+        await asyncio.sleep(LOOK_INTERVAL_S)
+    # What every call through the handle looks at; there is no public way to it.
+    router: Any = handle._router  # noqa: SLF001
+    replicas = router._asyncio_router.request_router.curr_replicas  # noqa: SLF001
+    return {name.unique_id: each._actor_handle for name, each in list(replicas.items())}  # noqa: SLF001
 
 
 class DirectlyCalled:

@@ -32,7 +32,7 @@ from serve_app.bucket_repair import BucketRepair, OutOfMemory
 from serve_app.credit_grants import CreditAsk, CreditGrants
 from serve_app.device_turns import DeviceTurns
 from serve_app.direct_calls import DirectlyCalled, own_actor
-from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
+from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError, ReplicaLeavingError
 from serve_app.log_fields import fields, log_to_serve
 from serve_app.plan import Bucket, Plan, Runtime
 from serve_app.pool_engines import MakeEngines, PoolEngines
@@ -43,6 +43,10 @@ logger = logging.getLogger(__name__)
 
 # A frame's pixels lie in a node's memory; what takes longer is a dead owner or a cut network.
 MAX_FETCH_S = 10.0
+# A batch that keeps the engine for so long will keep it for ever: GPU drivers give up on a hung kernel earlier, and no
+# machine that still serves is fifty times slower than it was.
+STUCK_FLOOR_S = 10.0
+STUCK_RATIO = 50.0
 # Placing so many pixels takes less than handing them to another thread and back.
 INLINE_PLACING_PX = 600_000
 # A device that has not answered for so long may be as full as ever, or empty: its memory is not known.
@@ -97,6 +101,10 @@ class EngineReplica(DirectlyCalled):
         self._turns: DeviceTurns[_Job] = DeviceTurns(plan.scheduling.max_starve_s)
         self._credits = CreditGrants()
         self._is_running = False
+        # When the engine's thread began what it runs, and how long that takes by rights; None: it is free.
+        self._run_began: tuple[float, float] | None = None
+        self._usual_s = {(bucket, shape): run_s for bucket, shape, run_s in self._latencies}
+        self._is_leaving = False
         self._copies_ahead = plan.pool(pool).runtime is Runtime.TENSORRT
         self._staged: _Job | None = None
         self._repair = BucketRepair(self._engines, plan.buckets_of(pool), self._on_engine_thread, self._is_lost)
@@ -115,6 +123,7 @@ class EngineReplica(DirectlyCalled):
         Returns:
             One entry a piece: boxes in its px, or its frame's own error. The others are answered all the same.
         """
+        self._check_staying()
         router = request.router
         number = self._credits.came(router, request.run_s, time.monotonic(), urgent=request.urgent)
         if number is None:
@@ -181,17 +190,18 @@ class EngineReplica(DirectlyCalled):
             out_of_memory=run.out_of_memory,
         )
 
-    async def report(self, ask: CreditAsk | None = None) -> tuple[ReplicaReport, object]:
-        """What this replica says of itself, and its actor; routers ask every second, and count the answers.
+    async def report(self) -> tuple[ReplicaReport, object]:
+        """What this replica says of itself, and its actor, for those who know neither."""
+        return await self.own_report(), own_actor()
+
+    async def own_report(self, ask: CreditAsk | None = None) -> ReplicaReport:
+        """What this replica says of itself; routers ask every second, and count who answers.
 
         Args:
             ask: the router that asks, and how many credits it would have; None: somebody who only wants to know.
         """
-        return await self.own_report(ask), own_actor()
-
-    async def own_report(self, ask: CreditAsk | None = None) -> ReplicaReport:
-        """The same without the actor, for those who call it directly."""
         self._check_device()
+        self._check_staying()
         # A driver takes milliseconds, and a bad moment of it must not hold up batches.
         facts = await asyncio.to_thread(self._device_facts)
         # Routers of another revision send nothing here, and so share nothing.
@@ -203,6 +213,7 @@ class EngineReplica(DirectlyCalled):
             up_s=time.monotonic() - self._started_s,
             notes=("its device does not answer: old facts",) if self._is_silent else (),
             revision=self._revision,
+            busy_s=0.0 if self._run_began is None else time.monotonic() - self._run_began[0],
         )  # fmt: skip
 
     async def stay(self, for_s: float) -> None:
@@ -219,7 +230,33 @@ class EngineReplica(DirectlyCalled):
         if given_up is not None:
             raise EngineMemoryError(f"replica {self._replica}: {given_up}; give its device more memory, or free some")
 
+    async def probe(self) -> tuple[str, WarmShape, float]:
+        """Run the smallest batch of grey when the engine is free: its bucket, its shape, and the seconds it took."""
+        bucket, shape, _ = min(self._latencies, key=lambda each: each[2])
+        run = partial(_run_grey_s, self._engines[bucket], shape.canvas, shape.batch)
+        return bucket, shape, await asyncio.get_running_loop().run_in_executor(self._engine_thread, run)
+
+    async def retire(self, reason: str) -> None:
+        """Fail every health check from now on, so that Serve starts another replica in this one's place."""
+        self._lost = f"replica {self._replica}: is to be replaced: {reason}"
+
+    def __del__(self) -> None:
+        """Serve calls this once all that ran has ended, and then ends the process: what comes now is refused."""
+        self._is_leaving = True
+
+    def _check_staying(self) -> None:
+        if self._is_leaving:
+            raise ReplicaLeavingError(f"replica {self._replica}: is about to leave; another one takes the batch")
+
     def _check_device(self) -> None:
+        if self._lost is None and self._run_began is not None:
+            began_s, usual_s = self._run_began
+            busy_s = time.monotonic() - began_s
+            if busy_s > max(STUCK_FLOOR_S, STUCK_RATIO * usual_s):
+                raise DeviceLostError(
+                    f"engine of replica {self._replica}: has been running one batch for {busy_s:.0f} s, which takes "
+                    f"{usual_s:.3f} s by rights; the replica is to be replaced"
+                )
         if self._lost is not None:
             raise DeviceLostError(self._lost)
 
@@ -308,6 +345,9 @@ class EngineReplica(DirectlyCalled):
 
     def _run(self, bucket: str, placed: PlacedBatch) -> _Run:
         began_s = time.monotonic()
+        batch, height, width, _ = placed.batch_nhwc.shape
+        shape = WarmShape(CanvasShape(height, width), batch)
+        self._run_began = began_s, self._usual_s.get((bucket, shape), 0.0)
         try:
             num_frames, height, width, _ = placed.batch_nhwc.shape
             refusal = self._repair.refusal(bucket, WarmShape(CanvasShape(height, width), num_frames))
@@ -322,6 +362,8 @@ class EngineReplica(DirectlyCalled):
             reason = str(err) if isinstance(err, EngineError) else f"{type(err).__name__}: {err}"
             error = FrameFailedError(f"engine of bucket {bucket}: {reason}")
             return _Run(None, error, time.monotonic() - began_s, isinstance(err, OutOfMemory))
+        finally:
+            self._run_began = None
         return _Run(output, None, time.monotonic() - began_s)
 
     def _answer(self, bucket: str, run: _Run, slot: int) -> tuple[Detections, tuple[str, ...]] | FramelaneError:

@@ -12,7 +12,8 @@
     ├── TicketUnknownError              404  no ticket or cursor that this service gave out, or too long ago
     ├── TicketExpiredError              410  the frame has ended, but its result is kept no more
     ├── TooManyTicketsError             429  so many tickets are out that there is no room for another
-    └── ServiceUnavailableError         503  no running service, or one that cannot be reached
+    ├── ServiceUnavailableError         503  no running service, or one that cannot be reached
+    └── ReplicaLeavingError             503  from a replica to its router: Serve is stopping it, the batch is not begun
 
 They cross Ray, so each takes positional arguments only and passes all of them to `super().__init__`.
 """
@@ -104,5 +105,11 @@ class TooManyTicketsError(FramelaneError):
 
 class ServiceUnavailableError(FramelaneError):
     """There is no running service, or it went away."""
+
+    http_status = 503
+
+
+class ReplicaLeavingError(FramelaneError):
+    """Serve is stopping this replica: it has not begun the batch, which goes to another one. No caller sees it."""
 
     http_status = 503

@@ -11,6 +11,7 @@ from serve_app.routes import Route
 
 # How fast a lane's idea of the time between two arrivals follows the cameras.
 GAP_LEARNING_RATE = 0.2
+NO_PIECES: frozenset[int] = frozenset()
 
 
 class Waiting:
@@ -27,12 +28,14 @@ class Waiting:
         backlog_bin: where they are counted.
         epoch: grows when it leaves a lane, so that what a heap still holds of it counts no more.
         num_waiting, num_running: its pieces.
-        lost_on: replicas that died with it.
+        lost_on: what it was lost with: replicas that died, or fell silent (then with a number behind them).
+        settled: its pieces that were answered, noted once it was lost with anything: a late copy may answer them again.
+        hopes_until_s: nothing of it waits or runs but on replicas that are silent; it ends then. 0: it does not.
     """
 
     __slots__ = (
-        "backlog_bin", "begin_by_s", "due_s", "epoch", "frame", "index", "lane", "last_start_s", "lost_on",
-        "num_running", "num_waiting", "route", "routes", "saving_s", "work_s",
+        "backlog_bin", "begin_by_s", "due_s", "epoch", "frame", "hopes_until_s", "index", "lane", "last_start_s",
+        "lost_on", "num_running", "num_waiting", "route", "routes", "saving_s", "settled", "work_s",
     )  # fmt: skip
 
     def __init__(self, frame: Frame, routes: tuple[Route, ...], index: int) -> None:
@@ -44,6 +47,8 @@ class Waiting:
         self.num_waiting = 0
         self.num_running = 0
         self.lost_on: tuple[str, ...] = ()
+        self.settled: frozenset[int] = NO_PIECES
+        self.hopes_until_s = 0.0
         self.work_s = 0.0
         self.saving_s = 0.0
         self.backlog_bin = 0

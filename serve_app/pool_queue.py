@@ -10,6 +10,7 @@ from serve_app.lane_key import CRITICAL, DEFERRED, NORMAL, LaneClass, LaneKey
 from serve_app.lanes import Lane, Waiting
 from serve_app.pressure import Pressure
 from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA, MIN_CREDITS_PER_REPLICA, ReplicaCredits
+from serve_app.replica_fitness import ReplicaFitness
 
 # What a call takes beside the engine until the first has been seen: there, placing, and back.
 ASSUMED_AROUND_S = 0.01
@@ -30,6 +31,7 @@ class PoolQueue:
     Attributes:
         name: the pool's.
         credits: its replicas.
+        fitness: which of those that are counted get batches.
         backlog: device seconds that wait.
         pressure: the rung that queue and memory force.
         num_waiting: pieces by lane class.
@@ -50,6 +52,7 @@ class PoolQueue:
         self.long_batches: set[int] = set()
         self._max_chunk_s = max_chunk_s
         self.credits = ReplicaCredits()
+        self.fitness = ReplicaFitness()
         self.backlog = Backlog()
         self.num_waiting = [0, 0, 0]
         self.around_s = ASSUMED_AROUND_S
@@ -125,6 +128,11 @@ class PoolQueue:
         """Nothing is held any more: replicas, credits or what waits have changed."""
         self.held_lane = None
         self.hold_until_s = math.inf
+
+    def choose_replicas(self) -> None:
+        """Give credits to the replicas that are fit."""
+        self.credits.set_ready(self.fitness.fit())
+        self.release()
 
     def take_out(self, waiting: Waiting) -> int:
         """Take all waiting pieces of a frame out of its lane; returns how many."""

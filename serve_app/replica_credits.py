@@ -44,6 +44,7 @@ class Replica:
         held: the running batch, then staged critical ones, then the other staged ones.
         free_s: when the running one is predicted to end.
         staged_s: predicted seconds of the staged ones.
+        heard_s: when it last answered anything.
         num_others: how many of all are noncritical.
         max_others: how many of them it may hold, at most `ReplicaCredits.per_replica`; 0: it is for critical ones only.
         share: of its device's time, what batches of ours can count on; less than 1 where other routers use it as well.
@@ -53,8 +54,8 @@ class Replica:
     """
 
     __slots__ = (
-        "free_for_other_s", "free_for_urgent_s", "free_s", "held", "max_others", "name", "num_others", "ready", "share",
-        "staged_s", "version",
+        "free_for_other_s", "free_for_urgent_s", "free_s", "heard_s", "held", "max_others", "name", "num_others",
+        "ready", "share", "staged_s", "version",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -62,6 +63,7 @@ class Replica:
         self.ready = True
         self.held: list[Held] = []
         self.free_s = 0.0
+        self.heard_s = 0.0
         self.staged_s = 0.0
         self.num_others = 0
         self.max_others = MAX_CREDITS_PER_REPLICA
@@ -229,6 +231,31 @@ class ReplicaCredits:
             ),
             default=now_s,
         )
+
+    def end_s(self, batch_id: int) -> float:
+        """When a batch that a replica holds is predicted to end: what is ahead of it ends first."""
+        replica = self._where[batch_id]
+        running, *staged = replica.held
+        # Where other routers use it too, what they have there may go first.
+        end_s = max(replica.free_s, max(replica.heard_s, replica.free_for_other_s) + running.run_s)
+        if running.batch_id == batch_id:
+            return end_s
+        for held in staged:
+            end_s = max(end_s, held.there_s) + held.run_s
+            if held.batch_id == batch_id:
+                break
+        return end_s
+
+    def held_with(self, batch_id: int) -> tuple[int, ...]:
+        """All batches of the replica that holds this one, which comes first."""
+        others = (held.batch_id for held in self._where[batch_id].held if held.batch_id != batch_id)
+        return (batch_id, *others)
+
+    def heard(self, batch_id: int, now_s: float) -> None:
+        """The replica that holds this batch has answered it: what it holds beside is not overdue yet."""
+        replica = self._where.get(batch_id)
+        if replica is not None:
+            replica.heard_s = now_s
 
     def sent(self, batch_id: int, place: Place, run_s: float, *, urgent: bool) -> None:
         """A batch goes to a place; it will run for so long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from engines.detections import Detections
@@ -152,6 +153,7 @@ class ReplicaReport:
         up_s: seconds since it began to start.
         notes: what is not as it should be, in words for people.
         revision: of the application that it belongs to; a router takes none but its own revision's.
+        busy_s: how long its engine has been running the present batch; 0: it runs none.
     """
 
     replica: str
@@ -166,6 +168,7 @@ class ReplicaReport:
     up_s: float = 0.0
     notes: tuple[str, ...] = ()
     revision: int = 0
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +235,7 @@ class PoolStatus:
         memory: how full the memory of its devices is.
         num_credits: noncritical batches that may be sent now.
         num_wanted: replicas that the plan asks for at least.
+        unhealthy: replicas that get no batches though they are there, by name, and why.
     """
 
     name: str
@@ -245,6 +249,7 @@ class PoolStatus:
     memory: MemoryLevel = MemoryLevel.NORMAL
     num_credits: int = 0
     num_wanted: int = 0
+    unhealthy: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from serve_app.errors import (
     FrameRejectedError,
     FrameSupersededError,
     InvalidFrameError,
+    ReplicaLeavingError,
     TicketUnknownError,
 )
 from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
@@ -46,6 +47,7 @@ from serve_app.log_fields import fields, log_to_serve
 from serve_app.memory_gauge import MemoryGauge
 from serve_app.metric_book import MetricSink, Nowhere
 from serve_app.metrics import RouterMetrics
+from serve_app.overdue import OVERDUE_FLOOR_S
 from serve_app.peer_routers import Doors, PeerRouters, alone
 from serve_app.plan import Plan
 from serve_app.plan_machine import joined
@@ -67,6 +69,7 @@ from serve_app.router_log import RouterLog
 from serve_app.router_status import merged, seen_by
 from serve_app.scheduler import Scheduler
 from serve_app.serve_autoscaling import PoolReports
+from serve_app.slow_probes import SlowProbes
 from serve_app.ticket_desk import TicketDesk
 from serve_app.tickets import ResultsPage, Ticket, TicketBook
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
@@ -162,6 +165,7 @@ class Router(DirectlyCalled):
             lingering={pool.name: Lingering(keeps_last=pool.surge and pool.num_replicas > 0) for pool in plan.pools},
         )
         self._pool_reports = PoolReports()
+        self._probes = SlowProbes(self._scheduler, self._replicas)
         self._outcomes: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -302,12 +306,12 @@ class Router(DirectlyCalled):
         self._watch()
         await self._replicas.counted()
         self._pump()
-        loads = self._scheduler.loads()
+        loads, now_s = self._scheduler.loads(), time.monotonic()
         pools = tuple(
             PoolStatus(
                 name, load.num_waiting, load.num_running, self._replicas.reports(name), load.backlog_s, load.rung,
                 load.around_s, load.waiting, load.memory, load.num_credits,
-                self._plan.pool(name).num_replicas,
+                self._plan.pool(name).num_replicas, self._scheduler.unfit_replicas(name, now_s),
             )
             for name, load in loads.items()
         )  # fmt: skip
@@ -347,10 +351,10 @@ class Router(DirectlyCalled):
         await self._peers.counted()
         return replace(self._peers.doors(), revision=self._revision)
 
-    async def report(self) -> tuple[RouterReport, object]:
-        """What this router says of itself to the others, and its actor; they ask every second."""
+    async def own_report(self) -> RouterReport:
+        """What this router says of itself to the others; they ask every second."""
         self._watch()
-        return self._own_report(), own_actor()
+        return self._own_report()
 
     def _own_report(self) -> RouterReport:
         return self._peers.report(revision=self._revision, is_ready=not self._uncounted)
@@ -494,6 +498,7 @@ class Router(DirectlyCalled):
             entry = self._in_flight.pop(frame.frame_id)
             error = FrameExpiredError(message)
             self._end(entry, unserved(frame, entry.verdict, Outcome.EXPIRED, error, now_s, expired.route))
+        self._give_up(decisions.given_up, "has not answered", now_s)
         loop = asyncio.get_running_loop()
         for batch in decisions.batches:
             # Now, not when the task starts: a frame of which a tile fails until then has left.
@@ -565,9 +570,11 @@ class Router(DirectlyCalled):
             self._metrics.batch_lost(batch, has_died=True)
             self._replicas.died(batch.pool, batch.replica)
             now_s = time.monotonic()
-            for frame in self._scheduler.batch_lost(batch.batch_id, now_s):
-                error = FrameFailedError("frame: its replica died, and no time or attempt was left for another one")
-                self._end_unserved(frame, Outcome.FAILED, error, now_s)
+            self._give_up(self._scheduler.batch_lost(batch.batch_id, now_s), "died", now_s)
+        except ReplicaLeavingError:
+            self._replicas.died(batch.pool, batch.replica)
+            now_s = time.monotonic()
+            self._give_up(self._scheduler.batch_refused(batch.batch_id, now_s), "was being stopped", now_s)
         except Exception as err:  # whatever else Ray or the replica raises must not leave callers waiting
             said = fields(pool=batch.pool, engine_replica=batch.replica, batch_id=batch.batch_id)
             logger.exception("pool %s: batch %d failed", batch.pool, batch.batch_id, extra=said)
@@ -576,18 +583,25 @@ class Router(DirectlyCalled):
             failed = {piece.frame.frame_id: piece.frame for piece in batch.pieces if self._is_here(piece.frame)}
             self._scheduler.batch_ended(batch.batch_id, now_s, failed=failed)
             for frame in failed.values():
+                if self._scheduler.has(frame.frame_id):
+                    continue  # another replica has it as well
                 error = FrameFailedError(f"frame: the call to its replica failed ({type(err).__name__}: {err})")
                 self._end_unserved(frame, Outcome.FAILED, error, now_s)
         else:
-            self._credits.granted(batch.pool, batch.replica, reply.grant, time.monotonic())
-            if reply.no_credit:
-                self._credits.refused(batch.pool, batch.replica)
-                self._scheduler.batch_refused(batch.batch_id, time.monotonic())
-            elif reply.out_of_memory:
-                self._out_of_memory(batch, reply)
-            else:
-                self._answer(batch, reply, sent_s)
+            self._replied(batch, reply, sent_s)
         self._pump()
+
+    def _replied(self, batch: Batch, reply: BatchReply, sent_s: float) -> None:
+        """A replica has answered a batch, or refused it."""
+        self._credits.granted(batch.pool, batch.replica, reply.grant, time.monotonic())
+        if reply.no_credit:
+            self._credits.refused(batch.pool, batch.replica)
+            now_s = time.monotonic()
+            self._give_up(self._scheduler.batch_refused(batch.batch_id, now_s), "had no credit for it", now_s)
+        elif reply.out_of_memory:
+            self._out_of_memory(batch, reply)
+        else:
+            self._answer(batch, reply, sent_s)
 
     def _out_of_memory(self, batch: Batch, reply: BatchReply) -> None:
         """Let the frames of a batch that was too large for its device try again in smaller ones, or smaller."""
@@ -613,12 +627,18 @@ class Router(DirectlyCalled):
         self._metrics.batch_answered(batch, reply)
         now_s = time.monotonic()
         errors: dict[str, FramelaneError] = {}
+        is_late = self._scheduler.is_late(batch.batch_id)
         for piece, found in zip(batch.pieces, reply.frames, strict=True):
             if not self._is_here(piece.frame):
                 continue  # cancelled or failed while this piece ran
             frame_id = piece.frame.frame_id
+            before = self._in_flight[frame_id].pieces.get(piece.number)
+            if before is not None and before.route is piece.route and before.found is not None:
+                continue  # another replica, to which it went when this one was overdue, was first
             if isinstance(found, FramelaneError):
                 errors[frame_id] = found
+                if is_late:
+                    continue
             self._in_flight[frame_id].pieces[piece.number] = AnsweredPiece(
                 piece.route, batch.canvas, len(batch.pieces), reply, sent_s, now_s,
                 None if isinstance(found, FramelaneError) else found,
@@ -632,10 +652,17 @@ class Router(DirectlyCalled):
             around_s=now_s - sent_s - reply.staged_s - busy_s,
             failed=errors,
         )
-        for frame_id in [*errors, *(frame.frame_id for frame in done)]:
+        failed = [frame_id for frame_id in errors if not self._scheduler.has(frame_id)]
+        for frame_id in [*failed, *(frame.frame_id for frame in done)]:
             entry = self._in_flight.pop(frame_id)
             limits = self._plan.detection
             self._end(entry, answered(entry.frame, entry.verdict, entry.pieces, limits, errors.get(frame_id)))
+
+    def _give_up(self, frames: Sequence[Frame], how: str, now_s: float) -> None:
+        """End frames that were lost with a replica."""
+        for frame in frames:
+            error = FrameFailedError(f"frame: its replica {how}, and no time or attempt was left for another one")
+            self._end_unserved(frame, Outcome.FAILED, error, now_s)
 
     def _is_here(self, frame: Frame) -> bool:
         """Whether a frame has not ended yet."""
@@ -669,6 +696,10 @@ class Router(DirectlyCalled):
             logger.warning("pool %s: memory level %s, was %s; %s", pool, now, was, self._memory.fullest(pool))
         self._use_memory(pool)
         self._credits.reported(pool, reports, time.monotonic())
+        for report in self._replicas.fresh(pool):
+            if report.busy_s < OVERDUE_FLOOR_S:
+                self._scheduler.replica_is_alive(pool, report.replica)
+        self._probes.look(pool)
         self._pump()
         self._tell()
 

@@ -21,6 +21,7 @@ from serve_app.lane_key import CRITICAL, DEFERRED, NORMAL
 from serve_app.lanes import Lane, Waiting
 from serve_app.latency import LatencyModel
 from serve_app.memory_level import MemoryLevel
+from serve_app.overdue import LATE_GRACE_S, STALL_S, critical_patience_s, patience_s
 from serve_app.plan import Keep, Plan
 from serve_app.pool_queue import PRESSURE_INTERVAL_S, PoolQueue
 from serve_app.pressure import Pressure
@@ -53,10 +54,27 @@ class Expired(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """What to do now: batches to send (their credits are taken), frames to answer as expired."""
+    """What to do now: batches to send (their credits are taken), frames to answer as expired, and as failed.
+
+    `given_up`: their replicas have fallen silent, and no time or attempt is left.
+    """
 
     batches: tuple[Batch, ...]
     expired: tuple[Expired, ...]
+    given_up: tuple[Frame, ...] = ()
+
+
+class LateBatch(NamedTuple):
+    """A batch that its replica may answer yet, though it is overdue and holds no credit any more.
+
+    Attributes:
+        batch, entries: what it is, and the frame of each piece.
+        hoping: those of its frames (ids of their entries) that no other attempt is left for.
+    """
+
+    batch: Batch
+    entries: tuple[Waiting, ...]
+    hoping: frozenset[int]
 
 
 NOTHING = Decisions((), ())
@@ -112,7 +130,10 @@ class Scheduler:
     Bound: a critical frame waits for one running chunk and for critical work ahead of it. A frame of another class is
     sent, or has ended, by its deadline at the latest; and while any of them waits, a chunk of theirs is sent, counting
     as critical, at least every `max_starve_s` plus one chunk.
-    Liveness: with one ready replica every waiting frame is sent or expires.
+    Liveness: with one ready replica every waiting frame is sent or expires; with none that answers, what was sent ends
+    soon after its deadline (`overdue.py`).
+    A batch that is overdue makes its replica a suspect, which gets no other until it answers; the pieces wait again,
+    and whichever copy is answered first counts.
     """
 
     def __init__(self, plan: Plan, latency: LatencyModel | None = None) -> None:
@@ -130,6 +151,9 @@ class Scheduler:
         self._entries: dict[str, Waiting] = {}
         self._latest: dict[tuple[str, Priority], Waiting] = {}
         self._batches: dict[int, tuple[Batch, tuple[Waiting, ...]]] = {}
+        self._late: dict[int, LateBatch] = {}
+        # When to look whether a batch is overdue, and which; those that have ended are dropped when they come up.
+        self._checks: list[tuple[float, int]] = []
         self._expiry: list[tuple[float, int, int, Waiting]] = []
         self._held_bytes = 0
         self._max_starve_s = plan.scheduling.max_starve_s
@@ -168,11 +192,16 @@ class Scheduler:
         }  # fmt: skip
 
     def next_wake_s(self) -> float | None:
-        """When `decide` is due at the latest: a frame expires, or a batch has waited for company long enough."""
+        """When `decide` is due at the latest: a frame expires, a batch is overdue or has waited for company."""
         expiry = self._expiry
         while expiry and expiry[0][3].epoch != expiry[0][2]:
             heappop(expiry)
         wake_s = expiry[0][0] if expiry else math.inf
+        checks = self._checks
+        while checks and checks[0][1] not in self._batches:
+            heappop(checks)
+        if checks and checks[0][0] < wake_s:
+            wake_s = checks[0][0]
         for pool in self._pools.values():
             wake_s = min(wake_s, pool.hold_until_s)
         return None if wake_s == math.inf else wake_s
@@ -235,9 +264,39 @@ class Scheduler:
 
     def replicas_ready(self, pool: str, replicas: Collection[str] | Mapping[str, int]) -> None:
         """Say which replicas of a pool take batches now; a mapping: how many noncritical ones each may hold."""
-        self._pool(pool).credits.set_ready(replicas)
+        self._pool(pool).fitness.counted(replicas)
         self._pool(pool).is_empty = not replicas
-        self._pool(pool).release()
+        self._pool(pool).choose_replicas()
+
+    def replica_is_alive(self, pool: str, replica: str) -> None:
+        """A replica says that its engine is not stuck: if it was a suspect, it gets batches again."""
+        if self._pool(pool).fitness.trust(replica):
+            self._pool(pool).choose_replicas()
+
+    def slow_replicas(self, pool: str) -> tuple[str, ...]:
+        """Which replicas of a pool are to be probed: they are far slower than the model and their peers."""
+        return tuple(self._pool(pool).fitness.pace.slow)
+
+    def replica_probed(self, pool: str, replica: str, predicted_s: float, took_s: float) -> None:
+        """A probe of a slow replica has run: so it may come back."""
+        self._pool(pool).fitness.pace.probed(replica, took_s / predicted_s)
+        self._pool(pool).choose_replicas()
+
+    def model_of(self, bucket: str) -> str | None:
+        """The model of a bucket; None: the plan has no such bucket."""
+        return next((each.model for each in self._plan.buckets if each.name == bucket), None)
+
+    def unfit_replicas(self, pool: str, now_s: float) -> dict[str, str]:
+        """What is held against replicas of a pool, by name, in words."""
+        return self._pool(pool).fitness.unfit(now_s)
+
+    def has(self, frame_id: str) -> bool:
+        """Whether a frame of this id is here."""
+        return frame_id in self._entries
+
+    def is_late(self, batch_id: int) -> bool:
+        """Whether a batch that is not answered is overdue: its frames may have been answered by others."""
+        return batch_id in self._late
 
     def replica_shared(
         self, pool: str, replica: str, share: float, free_for_urgent_s: float, free_for_other_s: float
@@ -259,7 +318,12 @@ class Scheduler:
 
     def decide(self, now_s: float) -> Decisions:
         """Expire what cannot make its deadline any more, and send what the free credits allow."""
-        expired = self._expire(now_s) if self._expiry and self._expiry[0][0] <= now_s else []
+        if self._checks and self._checks[0][0] <= now_s:
+            self._look_for_overdue(now_s)
+        expired: list[Expired] = []
+        given_up: list[Frame] = []
+        if self._expiry and self._expiry[0][0] <= now_s:
+            self._expire(now_s, expired, given_up)
         if now_s - self._felt_s >= PRESSURE_INTERVAL_S:
             self._feel_pressure(now_s)
         batches: list[Batch] = []
@@ -272,7 +336,9 @@ class Scheduler:
                         continue
                     pool.release()
                 self._form_batches(pool, now_s, batches, expired)
-        return Decisions(tuple(batches), tuple(expired)) if batches or expired else NOTHING
+        if not (batches or expired or given_up):
+            return NOTHING
+        return Decisions(tuple(batches), tuple(expired), tuple(given_up))
 
     def batch_ended(
         self,
@@ -295,16 +361,18 @@ class Scheduler:
         Returns:
             The frames of which this was the last piece.
         """
-        batch, entries = self._take_back(batch_id, now_s)
-        if busy_s is not None:
-            self._latency.observe(batch.model, batch.canvas, len(batch.pieces), busy_s)
-            if self._routes.limits:
-                self._routes.worked(batch.bucket, batch.canvas)
-            if around_s is not None:
-                self._pools[batch.pool].took(busy_s, around_s)
+        late = self._late.pop(batch_id, None)
+        if late is None and batch_id in self._batches:
+            self._pools[self._batches[batch_id][0].pool].credits.heard(batch_id, now_s)
+        batch, entries = self._take_back(batch_id, now_s) if late is None else late[:2]
+        self._took(batch, busy_s, around_s if late is None else None)
         lost = set(failed) if failed else NO_IDS
+        if late is not None:
+            return self._answered_late(late, lost, now_s)
         done = []
-        for waiting in entries:
+        for index, waiting in enumerate(entries):
+            if waiting.lost_on and not self._settles(waiting, batch.pieces[index]):
+                continue
             waiting.num_running -= 1
             frame_id = waiting.frame.frame_id
             if self._entries.get(frame_id) is not waiting:
@@ -322,33 +390,34 @@ class Scheduler:
         Returns:
             The frames that were given up, for the caller to answer.
         """
+        late = self._late.pop(batch_id, None)
+        if late is not None:
+            return self._lost_late(late)
         batch, entries = self._take_back(batch_id, now_s)
-        given_up = []
-        again: dict[int, tuple[Waiting, list[int]]] = {}
-        for waiting, piece in zip(entries, batch.pieces, strict=True):
-            waiting.num_running -= 1
-            if self._entries.get(waiting.frame.frame_id) is waiting:
-                again.setdefault(id(waiting), (waiting, []))[1].append(piece.number)
-        for waiting, pieces in again.values():
-            if batch.replica not in waiting.lost_on:
-                waiting.lost_on += (batch.replica,)
-            if len(waiting.lost_on) >= MAX_ATTEMPTS or waiting.last_start_s <= now_s:
-                self._take_out(waiting)
-                given_up.append(waiting.frame)
-            else:
-                self._enqueue(waiting, pieces, now_s, is_new=False)
-        return tuple(given_up)
+        return self._give_up(self._back_to_lanes(batch, entries, now_s, batch.replica))
 
-    def batch_refused(self, batch_id: int, now_s: float) -> None:
-        """A replica had no credit for a batch and did not read it: its pieces wait again, and no attempt counts."""
+    def batch_refused(self, batch_id: int, now_s: float) -> tuple[Frame, ...]:
+        """A replica did not read a batch, for want of a credit or about to leave: its pieces wait again.
+
+        No attempt counts.
+
+        Returns:
+            The frames that were given up, for the caller to answer: those that hoped for an overdue batch.
+        """
+        late = self._late.pop(batch_id, None)
+        if late is not None:
+            return self._lost_late(late)
         batch, entries = self._take_back(batch_id, now_s)
         pool = self._pools[batch.pool]
         for waiting, piece in zip(entries, batch.pieces, strict=True):
+            if piece.number in waiting.settled:
+                continue
             waiting.num_running -= 1
             if self._entries.get(waiting.frame.frame_id) is waiting:
                 # What was refused has not been served: it starves since it came.
                 pool.others_served_s = min(pool.others_served_s, waiting.frame.arrived_s)
                 self._enqueue(waiting, (piece.number,), now_s, is_new=False)
+        return ()
 
     def batch_out_of_memory(self, batch_id: int, now_s: float, *, elsewhere: bool = False) -> tuple[Frame, ...]:
         """The device had no memory for a batch: its pieces wait again, for batches of half its size at most.
@@ -365,11 +434,16 @@ class Scheduler:
         Returns:
             The frames that were given up, for the caller to answer: too late, or without a cheaper route.
         """
-        batch, entries = self._take_back(batch_id, now_s)
+        late = self._late.pop(batch_id, None)
+        batch, entries = self._take_back(batch_id, now_s) if late is None else late[:2]
         if not elsewhere:
             self._routes.limit_batches(batch.bucket, batch.canvas, len(batch.pieces) // 2, now_s)
+        if late is not None:
+            return self._lost_late(late)
         given_up = []
         for waiting, piece in zip(entries, batch.pieces, strict=True):
+            if piece.number in waiting.settled:
+                continue
             waiting.num_running -= 1
             if self._entries.get(waiting.frame.frame_id) is not waiting:
                 continue
@@ -463,9 +537,8 @@ class Scheduler:
         if self._latest.get(key) is waiting:
             del self._latest[key]
 
-    def _expire(self, now_s: float) -> list[Expired]:
+    def _expire(self, now_s: float, expired: list[Expired], given_up: list[Frame]) -> None:
         expiry = self._expiry
-        expired = []
         while expiry:
             look_s, _, epoch, waiting = expiry[0]
             if waiting.epoch != epoch:
@@ -474,10 +547,17 @@ class Scheduler:
                 break
             else:
                 heappop(expiry)
-                if not waiting.num_waiting or self._bridged(waiting, now_s):
+                if not waiting.num_waiting:
+                    if waiting.hopes_until_s > now_s:
+                        heappush(expiry, (waiting.hopes_until_s, next(self._order), epoch, waiting))
+                    elif waiting.hopes_until_s:
+                        given_up += self._give_up([waiting])
+                    continue
+                if self._bridged(waiting, now_s):
                     continue
                 if waiting.last_start_s > look_s:
                     heappush(expiry, (waiting.last_start_s, next(self._order), epoch, waiting))
+                    continue
                     continue
                 if waiting.has_begun and now_s < waiting.frame.deadline_s:
                     # Some of its tiles have run: the others are due by the deadline only.
@@ -485,7 +565,6 @@ class Scheduler:
                     continue
                 self._take_out(waiting)
                 expired.append(Expired(waiting.frame, waiting.route))
-        return expired
 
     def _bridged(self, waiting: Waiting, now_s: float) -> bool:
         """Move a frame whose pool has no replica, while one starts say, to the first rung of a pool that has one."""
@@ -590,6 +669,7 @@ class Scheduler:
         if lane.key.lane_class is DEFERRED and pool.is_long(taken[0][0]):
             pool.long_batches.add(batch.batch_id)
         self._batches[batch.batch_id] = batch, tuple([waiting for waiting, _ in taken])
+        heappush(self._checks, (self._overdue_s(batch, pool)[0], batch.batch_id))
         return batch
 
     def _joining(
@@ -614,6 +694,152 @@ class Scheduler:
                         joining += popped
                     break
         return joining
+
+    # Batches that are overdue
+
+    def _overdue_s(self, batch: Batch, pool: PoolQueue) -> tuple[float, float]:
+        """When a batch that runs is overdue, and when it were if nothing in it were critical."""
+        end_s, run_s, around_s = pool.credits.end_s(batch.batch_id), batch.run_s, pool.around_s
+        spread_s = self._latency.spread_s(batch.model, batch.canvas, len(batch.pieces))
+        patient_s = patience_s(run_s, spread_s, around_s)
+        any_s = end_s + patient_s
+        if batch.pieces[0].frame.priority is not CRITICAL_PRIORITY:
+            return any_s, any_s
+        last_start_s = min(waiting.last_start_s for waiting in self._batches[batch.batch_id][1])
+        return end_s + critical_patience_s(end_s, last_start_s, run_s, patient_s, around_s), any_s
+
+    def _look_for_overdue(self, now_s: float) -> None:
+        """Doubt the replicas of batches that are overdue; look again at the others when they may be."""
+        checks = self._checks
+        while checks and checks[0][0] <= now_s:
+            check_s, batch_id = heappop(checks)
+            if batch_id not in self._batches:
+                continue
+            batch = self._batches[batch_id][0]
+            pool = self._pools[batch.pool]
+            overdue_s, any_s = self._overdue_s(batch, pool)
+            if now_s - check_s > STALL_S:
+                overdue_s = max(overdue_s, now_s + STALL_S)
+            if overdue_s > now_s:
+                heappush(checks, (overdue_s, batch_id))
+            else:
+                self._doubt(batch, pool, now_s, all_of_it=any_s <= now_s)
+
+    def _doubt(self, overdue: Batch, pool: PoolQueue, now_s: float, *, all_of_it: bool) -> None:
+        """A replica gets no other batch until it answers; all it holds, or its critical part, is tried elsewhere."""
+        mark = pool.fitness.doubt(overdue.replica, now_s)
+        batch_ids = pool.credits.held_with(overdue.batch_id)
+        pool.choose_replicas()
+        for batch_id in batch_ids:
+            batch = self._batches[batch_id][0]
+            if all_of_it or batch.pieces[0].frame.priority is CRITICAL_PRIORITY:
+                _, entries = self._take_back(batch_id, now_s)
+                hoping = self._back_to_lanes(batch, entries, now_s, mark)
+                self._late[batch_id] = LateBatch(batch, entries, frozenset(map(id, hoping)))
+                for waiting in hoping:
+                    waiting.hopes_until_s = max(now_s, waiting.frame.deadline_s) + LATE_GRACE_S
+                    heappush(self._expiry, (waiting.hopes_until_s, next(self._order), waiting.epoch, waiting))
+
+    def _back_to_lanes(
+        self, batch: Batch, entries: tuple[Waiting, ...], now_s: float, mark: str | None
+    ) -> list[Waiting]:
+        """The pieces of a batch wait again, where deadlines and attempts allow; returns the frames where they do not.
+
+        `mark`: what they were lost with; None: with nothing that counts as an attempt.
+        """
+        again: dict[int, tuple[Waiting, list[int]]] = {}
+        for waiting, piece in zip(entries, batch.pieces, strict=True):
+            if self._entries.get(waiting.frame.frame_id) is waiting and piece.number not in waiting.settled:
+                again.setdefault(id(waiting), (waiting, []))[1].append(piece.number)
+        hopeless = []
+        for waiting, pieces in again.values():
+            if mark is not None and mark not in waiting.lost_on:
+                waiting.lost_on += (mark,)
+            if len(waiting.lost_on) >= MAX_ATTEMPTS or waiting.last_start_s <= now_s:
+                hopeless.append(waiting)
+            else:
+                waiting.num_running -= len(pieces)
+                self._enqueue(waiting, pieces, now_s, is_new=False)
+        return hopeless
+
+    def _give_up(self, hopeless: Iterable[Waiting]) -> tuple[Frame, ...]:
+        """Frames leave that no attempt is left for."""
+        given_up = []
+        for waiting in hopeless:
+            self._take_out(waiting)
+            given_up.append(waiting.frame)
+        return tuple(given_up)
+
+    def _lost_late(self, late: LateBatch) -> tuple[Frame, ...]:
+        """An overdue batch will not be answered: with it go the frames that hoped for it."""
+        hoping = {
+            id(waiting): waiting
+            for waiting, piece in zip(late.entries, late.batch.pieces, strict=True)
+            if id(waiting) in late.hoping
+            and self._entries.get(waiting.frame.frame_id) is waiting
+            and piece.number not in waiting.settled
+        }
+        return self._give_up(hoping.values())
+
+    def _answered_late(self, late: LateBatch, lost: Collection[str], now_s: float) -> tuple[Frame, ...]:
+        """An overdue batch was answered after all: its pieces that nobody else has answered are done.
+
+        One that failed there ends its frame only if that hoped for nothing else: another attempt may yet succeed.
+        """
+        pool = self._pools[late.batch.pool]
+        done = []
+        for waiting, piece in zip(late.entries, late.batch.pieces, strict=True):
+            frame_id = waiting.frame.frame_id
+            if self._entries.get(frame_id) is not waiting or piece.route is not waiting.route:
+                continue
+            if frame_id in lost:
+                if id(waiting) in late.hoping and piece.number not in waiting.settled:
+                    self._take_out(waiting)
+                continue
+            if not self._settles(waiting, piece):
+                continue
+            waits = pool.waiting_pieces(waiting)
+            if piece.number in waits:
+                pool.take_out(waiting)
+                rest = [number for number in waits if number != piece.number]
+                if rest:
+                    self._enqueue(waiting, rest, now_s, is_new=False)
+                elif waiting.hopes_until_s:
+                    heappush(self._expiry, (waiting.hopes_until_s, next(self._order), waiting.epoch, waiting))
+            else:
+                waiting.num_running -= 1
+            if not waiting.num_running and not waiting.num_waiting:
+                self._forget(waiting)
+                done.append(waiting.frame)
+        return tuple(done)
+
+    @staticmethod
+    def _settles(waiting: Waiting, piece: Piece) -> bool:
+        """Note that a piece of a frame was answered that had been lost with something; False: it had been before."""
+        if piece.number in waiting.settled:
+            return False
+        waiting.settled |= {piece.number}
+        return True
+
+    def _took(self, batch: Batch, busy_s: float | None, around_s: float | None) -> None:
+        """Learn from the seconds of a batch, unless its replica is far slower than its peers: that would spoil all."""
+        pool = self._pools[batch.pool]
+        is_relief = pool.fitness.trust(batch.replica)
+        if busy_s is not None:
+            if self._routes.limits:
+                self._routes.worked(batch.bucket, batch.canvas)
+            num_pieces, pace = len(batch.pieces), pool.fitness.pace
+            num_slow, learns = len(pace.slow), True
+            if self._latency.is_measured(batch.model, batch.canvas, num_pieces):
+                predicted_s = self._latency.predict_s(batch.model, batch.canvas, num_pieces)
+                learns = pace.took(batch.replica, busy_s / predicted_s)
+            if learns:
+                self._latency.observe(batch.model, batch.canvas, num_pieces, busy_s)
+                if around_s is not None:
+                    pool.took(busy_s, around_s)
+            is_relief |= len(pace.slow) != num_slow
+        if is_relief:
+            pool.choose_replicas()
 
     def _take_back(self, batch_id: int, now_s: float) -> tuple[Batch, tuple[Waiting, ...]]:
         if batch_id not in self._batches:

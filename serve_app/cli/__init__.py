@@ -10,7 +10,21 @@ import typer
 from rich.markup import escape
 
 from engines.errors import EngineError
-from serve_app.cli import build, demo, detect, export, parity, plan, profile, service, simulate, status, stream, update
+from serve_app.cli import (
+    build,
+    demo,
+    detect,
+    drain,
+    export,
+    parity,
+    plan,
+    profile,
+    service,
+    simulate,
+    status,
+    stream,
+    update,
+)
 from serve_app.cli.console import errors, output
 from serve_app.errors import FramelaneError
 
@@ -42,6 +56,7 @@ app.command()(service.up)
 app.command()(update.update)
 app.command()(service.down)
 app.command()(status.status)
+app.command()(drain.drain)
 app.command()(detect.detect)
 app.command()(stream.stream)
 app.command()(demo.demo)

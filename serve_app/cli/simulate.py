@@ -28,7 +28,9 @@ from serve_app.simulation.simulate import (
     DEFAULT_BEFORE_S,
     DEFAULT_DETECT_S,
     DEFAULT_RESTART_S,
+    DEFAULT_SLOW_FACTOR,
     Failure,
+    FailureKind,
     SimulatedCalls,
     Simulation,
 )
@@ -48,6 +50,7 @@ from serve_app.simulation.traces import FleetSpec, TraceSource
 
 # A sweep of more loads is a slip of the pen.
 MAX_LOADS = 200
+FAIL_AT = "seconds of 0 or more, S:POOL, or KIND@S:POOL with KIND die, hang, slow or slowN"
 ASSUMED = LatencyTable("nothing measured: 130 ns a pixel, as of a YOLOv8n on two CPU cores", Origin.ASSUMED, {})
 
 
@@ -70,7 +73,11 @@ def simulate(
         list[str] | None, typer.Option(metavar="N|POOL=N", help="Replicas of every pool, or of one.")
     ] = None,
     fail_at: Annotated[
-        list[str] | None, typer.Option(metavar="S|S:POOL", help="A replica dies after so many seconds.")
+        list[str] | None,
+        typer.Option(
+            metavar="[KIND@]S[:POOL]",
+            help="After so many seconds a replica dies; or KIND: die, hang, slow (10 times), slow4 (4 times).",
+        ),
     ] = None,
     load: Annotated[float, typer.Option(help="The trace at so many times its rate.")] = 1.0,
     sweep: Annotated[
@@ -237,14 +244,30 @@ def _failures(options: Sequence[str], plan: Plan) -> list[Failure]:
     names = [pool.name for pool in plan.pools]
     failures = []
     for option in options:
-        text, _, pool = option.partition(":")
-        at_s = _number("--fail-at", option, text, "seconds of 0 or more, or S:POOL")
+        rest, _, pool = option.partition(":")
+        what, _, text = rest.rpartition("@")
+        at_s = _number("--fail-at", option, text, FAIL_AT)
         if at_s < 0:
-            raise FramelaneError(f"--fail-at: got {option!r}, allowed are seconds of 0 or more, or S:POOL")
+            raise FramelaneError(f"--fail-at: got {option!r}, allowed is {FAIL_AT}")
         if pool and pool not in names:
             raise FramelaneError(f"--fail-at: got pool {pool!r}, allowed are the plan's: {', '.join(names)}")
-        failures.append(Failure(at_s, pool or None))
+        kind, factor = _kind(what or "die", option)
+        failures.append(Failure(at_s, pool or None, kind, factor))
     return failures
+
+
+def _kind(what: str, option: str) -> tuple[FailureKind, float]:
+    """What befalls a replica, and how many times slower it becomes."""
+    slow, _, times = what.partition("slow")
+    if not slow and what.startswith("slow"):
+        factor = _number("--fail-at", option, times, FAIL_AT) if times else DEFAULT_SLOW_FACTOR
+        if factor < 1:
+            raise FramelaneError(f"--fail-at: got {option!r}, allowed is {FAIL_AT}; a slow one takes longer")
+        return FailureKind.SLOW, factor
+    try:
+        return FailureKind(what), 1.0
+    except ValueError:
+        raise FramelaneError(f"--fail-at: got {option!r}, allowed is {FAIL_AT}") from None
 
 
 def _loads(sweep: str) -> list[float]:

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
@@ -37,6 +38,9 @@ DEFAULT_AFTER_S = (1 - SHARE_BEFORE) * ASSUMED_AROUND_S
 # Ray tells callers of a dead actor within a second; a new replica loads and warms its engines.
 DEFAULT_DETECT_S = 1.0
 DEFAULT_RESTART_S = 20.0
+# A batch that hangs for ten seconds is stuck, and three health checks later, two seconds apart, its replica is ended.
+DEFAULT_STUCK_S = 17.0
+DEFAULT_SLOW_FACTOR = 10.0
 # Frames are taken from the trace's columns by so many at a time: fast, and little memory.
 FRAMES_A_CHUNK = 65_536
 BYTES_A_PX = 3
@@ -80,12 +84,28 @@ class Policy(Protocol):
         """Take note of who takes batches."""
 
 
+class FailureKind(Enum):
+    """What befalls a replica."""
+
+    DIES = "die"
+    """Its calls fail after `SimulatedCalls.detect_s`; it is replaced."""
+    HANGS = "hang"
+    """It answers nothing any more, and is replaced once its health checks have failed."""
+    SLOW = "slow"
+    """Its batches take several times as long, to the end of the trace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One replica of a pool dies at a moment of the trace; None: of the first pool."""
+    """What befalls one replica of a pool at a moment of the trace; None: of the first pool.
+
+    `factor`: for a slow one, how many times as long its batches take.
+    """
 
     at_s: float
     pool: str | None = None
+    kind: FailureKind = FailureKind.DIES
+    factor: float = DEFAULT_SLOW_FACTOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +118,7 @@ class SimulatedCalls:
         after_s: from the end of its run to the router.
         detect_s: from a replica's death until the router knows; what was sent to it meanwhile is lost as well.
         restart_s: from then until a new replica is ready in its place.
+        stuck_s: from the moment at which a replica hangs until it is ended.
         tick_s: the router decides once for all that happens within so long, as one turn of a busy event loop does;
             0: after each event.
     """
@@ -107,6 +128,7 @@ class SimulatedCalls:
     detect_s: float = DEFAULT_DETECT_S
     restart_s: float = DEFAULT_RESTART_S
     tick_s: float = 0.0
+    stuck_s: float = DEFAULT_STUCK_S
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -165,7 +187,7 @@ class Simulation:
         self._replicas: dict[str, dict[str, SimulatedReplica]] = {pool.name: {} for pool in plan.pools}
         self._numbers = itertools.count(1)
         for failure in failures:
-            self._at(failure.at_s, self._dies, _pool_of(failure, plan))
+            self._at(failure.at_s, self._fails, (failure, _pool_of(failure, plan)))
         self._scaling = scaling
         self._end_s = 0.0
         if scaling is not None:
@@ -237,6 +259,8 @@ class Simulation:
         """After each event: decide, act, and note when to come back."""
         decisions = self._policy.decide(now_s)
         if decisions is not NOTHING:
+            for frame in decisions.given_up:
+                self._ends(frame, Outcome.FAILED, now_s)
             for expired in decisions.expired:
                 self._record.rung[int(expired.frame.frame_id)] = expired.route.rung
                 self._ends(expired.frame, Outcome.EXPIRED, now_s)
@@ -320,7 +344,7 @@ class Simulation:
         return False
 
     def _starts(self, job: Job, now_s: float) -> None:
-        run_s = job.run_s = self._times.run_s(job.batch, now_s)
+        run_s = job.run_s = job.replica.factor * self._times.run_s(job.batch, now_s)
         job.replica.running = job
         self._record.start_s[job.row] = now_s
         self._record.ran_s[job.row] = run_s
@@ -378,17 +402,23 @@ class Simulation:
         self._starts_up(pool, 1)
         return True
 
-    def _dies(self, pool: str, now_s: float) -> bool:
-        """The replica of a pool that has lived longest, with all that it has not yet run; none left: nothing."""
-        replica = next((each for each in self._replicas[pool].values() if each.is_alive), None)
+    def _fails(self, what: tuple[Failure, str], now_s: float) -> bool:
+        """The sound replica of a pool that has lived longest, with all that it has not yet run; none left: nothing."""
+        failure, pool = what
+        sound = (each for each in self._replicas[pool].values() if each.is_alive and each.factor == 1.0)
+        replica = next(sound, None)
         if replica is None:
+            return False
+        if failure.kind is FailureKind.SLOW:
+            replica.factor = failure.factor
             return False
         replica.is_alive = False
         if replica.running is not None:
             self._record.ran_s[replica.running.row] = now_s - self._record.start_s[replica.running.row]
         for job in replica.jobs.values():
             job.is_lost = not job.has_run
-        self._at(now_s + self._calls.detect_s, self._is_missed, replica)
+        is_hung = failure.kind is FailureKind.HANGS
+        self._at(now_s + (self._calls.stuck_s if is_hung else self._calls.detect_s), self._is_missed, replica)
         return False
 
     def _is_missed(self, replica: SimulatedReplica, now_s: float) -> bool:
@@ -443,6 +473,8 @@ def _pool_of(failure: Failure, plan: Plan) -> str:
         raise InvalidPlanError(
             f"failure: pool: got {failure.pool!r}, allowed are those of the plan: {', '.join(names)}"
         )
+    if not 1 <= failure.factor < math.inf:
+        raise InvalidPlanError(f"failure: got {failure.factor:g} times slower, allowed is 1 or more")
     if not 0 <= failure.at_s < math.inf:
         raise InvalidPlanError(f"failure: got {failure.at_s} s, allowed are seconds of 0 or more")
     return failure.pool or names[0]

@@ -52,17 +52,19 @@ class SimulatedReplica:
     Attributes:
         name, pool: as the scheduler knows it.
         is_alive: whether it works, whatever the router knows.
+        factor: how many times as long its batches take.
         turns: batches that are ready for the device, in the order in which the real replica takes them.
         running: the batch on the device.
         jobs: all batches that were sent and not answered, by id.
     """
 
-    __slots__ = ("is_alive", "jobs", "name", "pool", "running", "turns")
+    __slots__ = ("factor", "is_alive", "jobs", "name", "pool", "running", "turns")
 
     def __init__(self, name: str, pool: str, max_starve_s: float) -> None:
         self.name = name
         self.pool = pool
         self.is_alive = True
+        self.factor = 1.0
         self.turns: DeviceTurns[Job] = DeviceTurns(max_starve_s)
         self.running: Job | None = None
         self.jobs: dict[int, Job] = {}

@@ -22,6 +22,7 @@ def driven_by_hand(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "put", refuse)
     monkeypatch.setattr(replica_watch, "REPORT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(replica_watch, "running_replicas", lambda pool, _wait_s: pool.running())
 
 
 @pytest.fixture

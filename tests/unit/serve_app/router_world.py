@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -69,6 +70,13 @@ class Clock:
         self.now_s += seconds
 
 
+@dataclass(frozen=True)
+class Silent:
+    """What a replica says that does not answer."""
+
+    replica: str
+
+
 class Ref:
     """Stands for an object ref; can be weakly referenced, to see who still holds it."""
 
@@ -105,12 +113,14 @@ class FakeActor:
         self._name = name
 
     def remote(self, metadata: bytes, packed: bytes, refs: list[Ref]) -> PackedReply:
-        """Note a batch."""
+        """Note a batch, or give the report of this round."""
         said = pickle.loads(metadata)  # noqa: S301 (our own)
         assert isinstance(said, RequestMetadata)
         assert said.call_method == "call_directly"
-        method, (request,) = pickle.loads(packed)  # noqa: S301
-        assert method == "infer"
+        method, arguments = pickle.loads(packed)  # noqa: S301
+        if method != "infer":
+            return PackedReply(self._pool.asked(self._name, method, *arguments))
+        (request,) = arguments
         return PackedReply(self._pool.called(self._name, request, refs))
 
 
@@ -127,14 +137,20 @@ class PackedReply:
 
 
 class FakePool:
-    """What the router sees of a deployment: `broadcast("report")`, whose answers bring the replicas' actors."""
+    """What the router sees of a deployment: its running replicas, each of which is then asked for its report."""
 
     def __init__(self):
         self.calls: asyncio.Queue[Call] = asyncio.Queue()
         self.num_calls = 0
         self.refusal: Exception | None = None
-        self.questions: tuple[CreditAsk, ...] = ()
+        self.asks: tuple[CreditAsk, ...] = ()
         self._answers: asyncio.Queue[list[object] | Exception] = asyncio.Queue()
+        self._said: dict[str, object] = {}
+        self.questions: dict[str, asyncio.Future[object]] = {}
+        self.num_questions: Counter[str] = Counter()
+        # What replicas answer when they are asked for anything else than reports and batches, by method.
+        self.answers: dict[str, object] = {}
+        self.asked_for: list[tuple[str, str]] = []
 
     def called(self, replica: str, request: BatchRequest, refs: list[Ref]) -> asyncio.Future[BatchReply]:
         """A replica of this pool got a batch; raises the refusal if there is one."""
@@ -145,27 +161,38 @@ class FakePool:
         self.calls.put_nowait(call)
         return call.response
 
-    def broadcast(self, method: str, *question: CreditAsk) -> FakePool:
-        """Only reports are ever asked of all replicas."""
-        assert method == "report"
-        self.questions += question
-        return self
-
-    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[object]:
-        """The next reports that the test gives; waits for them as for replicas that do not answer."""
-        assert timeout_s > 0
-        assert return_exceptions is True
+    async def running(self) -> dict[str, FakeActor]:
+        """The replicas of the next round that the test gives; waits for it as for Serve's word."""
         answers = await self._answers.get()
         if isinstance(answers, Exception):
             raise answers
-        return answers
+        names = [getattr(each, "replica", f"odd-{number}") for number, each in enumerate(answers)]
+        self._said = dict(zip(names, answers, strict=True))
+        return {name: FakeActor(self, name) for name in names}
+
+    def asked(self, replica: str, method: str, *arguments: object) -> asyncio.Future[object]:
+        """A replica is asked for its report, or for something else; a silent one does not answer, see `wake`."""
+        answer = asyncio.get_running_loop().create_future()
+        if method == "own_report":
+            said = self._said[replica]
+            self.asks += arguments
+            self.questions[replica] = answer
+            self.num_questions[replica] += 1
+        else:
+            self.asked_for.append((replica, method))
+            said = self.answers[method]
+        if isinstance(said, Exception):
+            answer.set_exception(said)
+        elif not isinstance(said, Silent):
+            answer.set_result(said)
+        return answer
+
+    def wake(self, replica: str, answer: object) -> None:
+        """A silent replica answers what it was asked."""
+        self.questions[replica].set_result(answer)
 
     def say(self, answers: list[object] | Exception) -> None:
-        """Give the answer to the router's next question for reports; each report comes with its actor."""
-        if not isinstance(answers, Exception):
-            answers = [
-                (each, FakeActor(self, each.replica)) if isinstance(each, ReplicaReport) else each for each in answers
-            ]
+        """Give the replicas of the router's next round by their reports, or by what else they answer."""
         self._answers.put_nowait(answers)
 
     def has_replicas(self, num_replicas: int) -> None:
@@ -289,6 +316,8 @@ def reply(*frames, replica: str = "near-1", **changes) -> BatchReply:
 DEVICE_FACTS = DeviceFacts("a device", None, None, None, 100, 10, 90, None, None, None, None)
 
 
-def report(replica: str, *latencies: tuple[str, WarmShape, float]) -> ReplicaReport:
+def report(replica: str, *latencies: tuple[str, WarmShape, float], busy_s: float = 0.0) -> ReplicaReport:
     """A sound replica's report, with what it measured after warming."""
-    return ReplicaReport(replica, "node", num_batches=3, warm_s=1.0, device=DEVICE_FACTS, latencies=latencies)
+    return ReplicaReport(
+        replica, "node", num_batches=3, warm_s=1.0, device=DEVICE_FACTS, latencies=latencies, busy_s=busy_s
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,8 +22,8 @@ from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
 from serve_app import direct_calls, engine_replica
 from serve_app.credit_grants import CreditUse
-from serve_app.engine_replica import EngineReplica
-from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError
+from serve_app.engine_replica import STUCK_FLOOR_S, EngineReplica
+from serve_app.errors import FrameFailedError, FramelaneError, FrameLostError, InvalidFrameError, ReplicaLeavingError
 from serve_app.plan import Bucket, Limits, Pool, Runtime
 from serve_app.pool_engines import PoolEngines
 from serve_app.results import BatchReply, BatchRequest, ReplicaReport
@@ -643,6 +644,70 @@ def test_a_device_that_is_found_lost_when_it_is_asked_ends_the_replica(bench):
     with pytest.raises(DeviceLostError, match="fell off the bus"):
         asyncio.run(bench.replica.report())
     with pytest.raises(DeviceLostError, match="fell off the bus"):
+        bench.replica.check_health()
+
+
+def test_a_replica_whose_engine_is_stuck_says_so_and_is_to_be_replaced(monkeypatch):
+    """After many times what the batch takes by rights, and at least ten seconds; a report says how long it has run."""
+    clock = Clock()
+    monkeypatch.setattr(engine_replica, "time", clock)
+    gate = threading.Event()
+    engine = FakeEngine({}, lambda _: None)
+    replica = EngineReplica(sample_plan(), "near", each(lambda: engine))
+    began = threading.Event()
+
+    def hang(_seconds):
+        began.set()
+        gate.wait(PATIENCE_S)
+
+    engine._sleep = hang
+
+    async def scenario():
+        running = asyncio.create_task(replica.infer(request_for(1), refs_to(grey(51))))
+        assert await asyncio.to_thread(began.wait, PATIENCE_S)
+        clock.pass_s(STUCK_FLOOR_S)
+        replica.check_health()
+        assert (await replica.own_report()).busy_s == pytest.approx(STUCK_FLOOR_S)
+        clock.pass_s(0.1)
+        with pytest.raises(DeviceLostError, match="has been running one batch for 10 s"):
+            replica.check_health()
+        with pytest.raises(DeviceLostError, match="is to be replaced"):
+            await replica.own_report()
+        gate.set()
+        await running
+        assert (await replica.own_report()).busy_s == 0.0
+        replica.check_health()
+
+    engine.infer_calls.clear()
+    asyncio.run(scenario())
+    replica._engine_thread.shutdown()
+    replica._placing_thread.shutdown()
+
+
+def test_a_replica_that_serve_stops_refuses_what_comes_late(bench):
+    """The refusal says that nothing was begun, so that it costs the frame no attempt; it reports no more either."""
+    bench.replica.__del__()
+
+    with pytest.raises(ReplicaLeavingError, match="is about to leave"):
+        bench.infer(grey(51))
+    with pytest.raises(ReplicaLeavingError, match="is about to leave"):
+        asyncio.run(bench.replica.own_report())
+    assert bench.engines["vga"].infer_calls == []
+
+
+def test_a_probe_is_the_quickest_batch_of_grey(bench):
+    """It says what ran and how long; no frame is risked."""
+    bucket, shape, took_s = asyncio.run(bench.replica.probe())
+
+    assert [shape] == bench.engines[bucket].infer_calls
+    assert 0 <= took_s < PATIENCE_S
+
+
+def test_a_replica_that_is_told_to_end_fails_its_health_checks(bench):
+    """So that Serve replaces it; the reason stands in Serve's log."""
+    asyncio.run(bench.replica.retire("it is slow"))
+
+    with pytest.raises(DeviceLostError, match="is to be replaced: it is slow"):
         bench.replica.check_health()
 
 

@@ -35,8 +35,13 @@ class FakeRouter(DirectlyCalled):
     def __init__(self, name):
         self.name = name
         self.calls = []
+        self.report: RouterReport | None = None
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
+
+    async def own_report(self):
+        """What the test says of it."""
+        return self.report
 
     async def serve_here(self, metas, refs):
         """Answers who it is, frame by frame."""
@@ -74,23 +79,18 @@ class FakeRouter(DirectlyCalled):
 
 
 class FakeHandle:
-    """The routers' deployment: gives the reports that the test says, with actors that call the fakes."""
+    """The routers' deployment: names the running routers as the test says, with actors that call the fakes."""
 
     def __init__(self):
-        self._answers = asyncio.Queue()
+        self._named = asyncio.Queue()
 
-    def broadcast(self, method):
-        """Only reports are asked for."""
-        assert method == "report"
-        return self
+    async def running(self):
+        """The next round's."""
+        return await self._named.get()
 
-    async def results_async(self, **_):
-        """The next reports."""
-        return await self._answers.get()
-
-    def say(self, *answers):
-        """Reports with actors."""
-        self._answers.put_nowait(list(answers))
+    def say(self, actors):
+        """These run, by name."""
+        self._named.put_nowait(actors)
 
 
 class FakeActor:
@@ -121,8 +121,10 @@ class Seen:
         reports = [RouterReport(name, "node", 1, is_ready=True) for name in routers]
         if changes:
             reports[-1] = RouterReport(routers[-1], "node", 1, **changes)
-        self.handle.say(*((report, self.actors[report.router]) for report in reports))
-        for _ in range(20):
+        for report in reports:
+            self.actors[report.router].router.report = report
+        self.handle.say({report.router: self.actors[report.router] for report in reports})
+        for _ in range(40):
             await asyncio.sleep(0)
 
     async def serve(self, metas, *arguments):

@@ -57,7 +57,7 @@ def replica():
 async def asked(replica, *routers):
     """These routers ask for their reports; the last answers."""
     for _ in range(2):
-        reports = {router: (await replica.report(CreditAsk(router, 2, 0.0)))[0] for router in routers}
+        reports = {router: await replica.own_report(CreditAsk(router, 2, 0.0)) for router in routers}
     return reports
 
 
@@ -121,7 +121,7 @@ def test_each_router_is_told_its_own_grant(replica):
         assert {router: report.grant.num_credits for router, report in reports.items()} == {"a": 2, "b": 1}
         running = sent(replica, "a")
         await asyncio.sleep(0)
-        told = (await replica.report(CreditAsk("b", 2, 0.0)))[0].grant
+        told = (await replica.own_report(CreditAsk("b", 2, 0.0))).grant
         assert 0 < told.before_other_s <= 0.01
         replica.gate.put(None)
         await running

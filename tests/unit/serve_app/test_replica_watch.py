@@ -6,8 +6,9 @@ import asyncio
 import logging
 
 import pytest
+import ray
 from ray.exceptions import RayActorError
-from router_world import PATIENCE_S, FakePool, report
+from router_world import PATIENCE_S, Clock, FakePool, Silent, report
 
 from serve_app import replica_watch
 from serve_app.direct_calls import ReplicaLine
@@ -142,34 +143,77 @@ def test_answers_that_are_no_reports_count_for_nothing(answers):
     play(scenario)
 
 
-def test_a_round_without_an_answer_in_time_changes_nothing(caplog):
-    """One silent replica fails the whole round: it says nothing of those that were counted before."""
+def test_a_silent_replica_holds_up_nobody_and_counts_no_more_after_a_while(monkeypatch, caplog):
+    """The others are counted every round; it keeps its place for `REPORT_TIMEOUT_S` of silence, then loses it."""
+    clock = Clock()
+    monkeypatch.setattr(replica_watch, "time", clock)
+    monkeypatch.setattr(replica_watch, "ROUND_S", 0.01)
+
+    async def scenario(watched):
+        async def later(answers):
+            watched.pools["near"].say(answers)
+            await asyncio.sleep(0.05)
+            return watched.names(), [each.replica for each in watched.watch.fresh("near")]
+
+        await watched.round([report("a"), report("b")])
+        line = watched.watch.line("near", "a")
+        # The fake's names are those of the reports; a silent one is told by the name that it had.
+        silent = Silent("a")
+        assert await later([silent, report("b")]) == (["a", "b"], ["b"])
+        clock.pass_s(replica_watch.REPORT_TIMEOUT_S - 0.001)
+        assert await later([silent, report("b"), report("new")]) == (["a", "b", "new"], ["b", "new"])
+        assert watched.watch.line("near", "a") is line
+        clock.pass_s(0.001)
+        assert await later([silent, report("b")]) == (["b"], ["b"])
+        assert watched.watch.line("near", "a") is None
+        assert watched.pools["near"].num_questions["a"] == 2, "a question that is out is not asked again"
+        watched.pools["near"].wake("a", report("a"))
+        assert await later([report("a"), report("b")]) == (["a", "b"], ["a", "b"])
+
+    with caplog.at_level(logging.WARNING):
+        play(scenario)
+    assert caplog.messages == ["pool near: a is silent for 5 s"]
+
+
+def test_replicas_that_serve_has_stopped_are_not_asked_any_more():
+    """A question that is still out is given up."""
+
+    async def scenario(watched):
+        watched.pools["near"].say([Silent("a")])
+        await asyncio.sleep(0.05)
+        assert await watched.round([report("b")]) == ["b"]
+        assert watched.pools["near"].questions["a"].cancelled()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replica_watch, "ROUND_S", 0.01)
+        patch.setattr(ray, "cancel", lambda _, **__: None)
+        play(scenario)
+
+
+def test_that_serve_cannot_name_replicas_changes_nothing(caplog):
+    """Its controller may be away for a moment: those that were counted go on."""
 
     async def scenario(watched):
         await watched.round([report("a")])
-        line = watched.watch.line("near", "a")
-        assert await watched.round(TimeoutError("Timed out")) == ["a"]
-        assert await watched.round(asyncio.TimeoutError()) == ["a"]
-        assert watched.watch.line("near", "a") is line
+        assert await watched.round(RuntimeError("away")) == ["a"]
 
     with caplog.at_level(logging.WARNING):
         play(scenario)
-    assert caplog.messages == ["pool near: a replica did not report in 5 s"] * 2
+    assert caplog.messages == ["pool near: Serve does not name its replicas (away)"]
 
 
-def test_a_pool_that_cannot_be_asked_has_no_replica_and_says_so_once(caplog):
-    """Serve raises before the first replica is up; only losing those there were is news."""
+def test_only_losing_the_replicas_there_were_is_news(caplog):
+    """Before the first one is up there is none."""
 
     async def scenario(watched):
-        assert await watched.round(RuntimeError("no replica")) == []
+        assert await watched.round([]) == []
         assert await watched.round([report("a")]) == ["a"]
-        assert await watched.round(RuntimeError("all gone")) == []
-        assert await watched.round(RuntimeError("still gone")) == []
-        assert await watched.round([report("a")]) == ["a"]
+        assert await watched.round([]) == []
+        assert await watched.round([]) == []
 
     with caplog.at_level(logging.WARNING):
         play(scenario)
-    assert caplog.messages == ["pool near: no replica (all gone)"]
+    assert caplog.messages == ["pool near: no replica is left"]
 
 
 def test_who_waits_for_the_first_count_waits_for_every_pool():
@@ -179,7 +223,7 @@ def test_who_waits_for_the_first_count_waits_for_every_pool():
         waiting = asyncio.create_task(watched.watch.counted())
         await watched.round([report("a")])
         assert not waiting.done()
-        await watched.round(RuntimeError("none"), "far")
+        await watched.round([], "far")
         await waiting
         await watched.watch.counted()
 

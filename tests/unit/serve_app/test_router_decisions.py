@@ -384,13 +384,20 @@ def test_a_replica_that_was_counted_out_before_the_call_gets_none(caplog):
 
     async def scenario(world):
         await with_replica(world)
+        known, asked_for = world.router._replicas.line, []
+
+        def line(pool, replica):
+            asked_for.append(replica)
+            return None if len(asked_for) == 1 else known(pool, replica)
+
+        world.router._replicas.line = line
         caller = world.submit(sample_meta("a"))
         world.near.say([report("near-9")])
         call = await world.near.next_call()
         assert call.replica == "near-9"
         call.answer(found(0.1))
         assert brief(await caller) == [("a", "finished", 0.1)]
-        assert world.near.num_calls == 1
+        assert (world.near.num_calls, asked_for[0]) == (1, "near-0")
 
     play(scenario, sample_plan())
     assert "replica near-0 died with batch 1" in caplog.text

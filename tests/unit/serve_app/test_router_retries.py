@@ -222,7 +222,7 @@ def test_replicas_are_asked_in_the_routers_name():
 
     async def scenario(world):
         await with_replica(world)
-        assert world.near.questions[0] == CreditAsk("router", 2, 0.0)
+        assert world.near.asks[0] == CreditAsk("router", 2, 0.0)
 
     play(scenario, sample_plan())
 

@@ -16,6 +16,7 @@ from serve_app.batching import Batch
 from serve_app.frames import Frame, Priority
 from serve_app.lane_key import LaneClass
 from serve_app.memory_level import MemoryLevel
+from serve_app.overdue import HEDGE_FLOOR_S, LATE_GRACE_S
 from serve_app.plan import Bucket, CameraRule, Keep, Oversize, Rung, Scheduling
 from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA
 from serve_app.routes import MEMORY_PAUSE_S
@@ -25,6 +26,8 @@ from serve_app.verdicts import VerdictKind
 MAX_FRAMES = 14
 MAX_BYTES = 5000
 MAX_CHUNK_S = 0.06
+# No batch takes longer, however slow its replica: what has more time left may not be given up for lack of it.
+LONGEST_S = 3.0
 NARROW = CanvasShape(480, 512)
 BUCKETS = (
     Bucket("vga", "full", "near", (VGA, PORTRAIT, NARROW), (1, 2, 4)),
@@ -76,7 +79,8 @@ class Here:
         running: pieces by the batch that they are in.
         done: pieces that were answered.
         num_sent: how often each piece was sent.
-        lost_on: replicas that died with it.
+        lost_on: replicas that died with it, and spells of silence that it was lost in.
+        hopes: whether no other attempt is left for it than those that are overdue.
     """
 
     frame: Frame
@@ -84,7 +88,8 @@ class Here:
     running: dict[int, set[int]] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
     num_sent: Counter[int] = field(default_factory=Counter)
-    lost_on: set[str] = field(default_factory=set)
+    lost_on: set[object] = field(default_factory=set)
+    hopes: bool = False
 
     @property
     def waits(self) -> bool:
@@ -113,6 +118,11 @@ class SchedulerHistory(RuleBasedStateMachine):
         # The newest frame by camera and priority, of those that may be superseded: none of its pieces was ever sent.
         self.newest: dict[tuple[str, Priority], str] = {}
         self.batches: dict[int, Batch] = {}
+        # Batches that are overdue, with the ids of the frames that hope for them; suspects by spell.
+        self.late: dict[int, tuple[Batch, set[str]]] = {}
+        self.suspects: dict[str, int] = {}
+        self.sent_s: dict[int, float] = {}
+        self.num_spells = 0
         self.num_admitted = 0
         self.ends: Counter[str] = Counter()
         self.is_steady = True
@@ -227,6 +237,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         frame_ids = sorted({piece.frame.frame_id for piece in batch.pieces})
         failed = data.draw(st.sets(st.sampled_from(frame_ids))) if data.draw(st.integers(0, 3)) == 0 else set()
         self.is_steady &= factor in {None, 1.0}
+        self.suspects.pop(batch.replica, None)
         done = self.scheduler.batch_ended(
             batch.batch_id, self.now_s, busy_s=factor and factor * batch.run_s, around_s=factor and 0.01, failed=failed
         )
@@ -235,10 +246,11 @@ class SchedulerHistory(RuleBasedStateMachine):
             entry = self.entry_in(batch, frame_id)
             if entry is None:
                 continue
-            entry.done |= entry.running.pop(batch.batch_id)
-            if frame_id in failed:
+            numbers = entry.running.pop(batch.batch_id)
+            entry.done |= numbers
+            if frame_id in failed and numbers:
                 self.end(frame_id, "failed")
-            elif len(entry.done) == entry.num_pieces:
+            elif numbers and len(entry.done) == entry.num_pieces:
                 expected.append(entry.frame)
                 self.end(frame_id, "finished")
         assert sorted(frame.frame_id for frame in done) == sorted(frame.frame_id for frame in expected)
@@ -247,6 +259,94 @@ class SchedulerHistory(RuleBasedStateMachine):
             self.scheduler.batch_ended(batch.batch_id, self.now_s)
         if decides:
             self.decide()
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data(), factor=st.sampled_from([None, 1.0, 12.0]))
+    def a_late_batch_is_answered(self, data, factor):
+        """What nobody else has answered is done; what failed there is not, if anybody else may still answer it."""
+        batch, hoping = self.late.pop(data.draw(st.sampled_from(sorted(self.late))))
+        frame_ids = sorted({piece.frame.frame_id for piece in batch.pieces})
+        failed = data.draw(st.sets(st.sampled_from(frame_ids))) if data.draw(st.integers(0, 3)) == 0 else set()
+        self.is_steady = False
+        self.suspects.pop(batch.replica, None)
+        done = self.scheduler.batch_ended(
+            batch.batch_id, self.now_s, busy_s=factor and factor * batch.run_s, around_s=0.01, failed=failed
+        )
+        expected = []
+        for piece in batch.pieces:
+            entry = self.here.get(piece.frame.frame_id)
+            if entry is None or entry.frame is not piece.frame or piece.number in entry.done:
+                continue
+            if piece.frame.frame_id in failed:
+                if piece.frame.frame_id in hoping:
+                    self.end(piece.frame.frame_id, "failed")
+                continue
+            if piece.route is not self.route_now(piece):
+                continue
+            entry.done.add(piece.number)
+            for numbers in entry.running.values():
+                numbers.discard(piece.number)
+            if len(entry.done) == entry.num_pieces:
+                expected.append(entry.frame)
+                self.end(piece.frame.frame_id, "finished")
+        assert sorted(frame.frame_id for frame in done) == sorted(frame.frame_id for frame in expected)
+        with pytest.raises(SchedulerStateError):
+            self.scheduler.batch_ended(batch.batch_id, self.now_s)
+        self.decide()
+
+    def route_now(self, piece):
+        """The route that a frame takes now: another one than its late batch's if it found no memory meanwhile."""
+        waiting = self.scheduler._entries.get(piece.frame.frame_id)
+        return piece.route if waiting is None else waiting.route
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data())
+    def a_late_batch_is_lost(self, data):
+        """Its replica was replaced: with it end the frames that hoped for it, and no other."""
+        batch, hoping = self.late.pop(data.draw(st.sampled_from(sorted(self.late))))
+        given_up = {frame.frame_id: frame for frame in self.scheduler.batch_lost(batch.batch_id, self.now_s)}
+        expected = {
+            piece.frame.frame_id: piece.frame
+            for piece in batch.pieces
+            if (entry := self.here.get(piece.frame.frame_id)) is not None
+            and entry.frame is piece.frame
+            and piece.frame.frame_id in hoping
+            and piece.number not in entry.done
+        }
+        assert given_up == expected
+        for frame_id in given_up:
+            self.end(frame_id, "given up")
+
+    @precondition(lambda self: self.living_batches())
+    @rule(data=st.data())
+    def a_replica_that_leaves_refuses_a_batch(self, data):
+        """No attempt is counted."""
+        by_id = {batch.batch_id: batch for batch in self.living_batches()}
+        batch = by_id[data.draw(st.sampled_from(sorted(by_id)))]
+        del self.batches[batch.batch_id]
+        self.set_ready(batch.pool, self.ready[batch.pool] - {batch.replica})
+        given_up = {frame.frame_id: frame for frame in self.scheduler.batch_refused(batch.batch_id, self.now_s)}
+        for frame_id in sorted({piece.frame.frame_id for piece in batch.pieces}):
+            entry = self.entry_in(batch, frame_id)
+            numbers = set() if entry is None else entry.running.pop(batch.batch_id)
+            if frame_id in given_up:
+                assert entry.frame.deadline_s - self.now_s < LONGEST_S or len(entry.lost_on) >= MAX_ATTEMPTS
+                self.end(frame_id, "given up")
+            for number in numbers:
+                entry.num_sent[number] -= 1
+            if numbers:
+                self.may_take_another_route(entry)
+        self.decide()
+
+    @precondition(lambda self: self.suspects)
+    @rule(data=st.data())
+    def a_suspect_shows_that_it_is_alive(self, data):
+        """By its report: it gets batches again, though it has not answered."""
+        name = data.draw(st.sampled_from(sorted(self.suspects)))
+        (pool,) = [pool for pool in POOLS if name in self.names[pool]]
+        self.scheduler.replica_is_alive(pool, name)
+        del self.suspects[name]
+        self.decide()
 
     @precondition(lambda self: any(self.ready.values()))
     @rule(data=st.data())
@@ -287,31 +387,32 @@ class SchedulerHistory(RuleBasedStateMachine):
                 continue
             for number in entry.running.pop(batch.batch_id):
                 entry.num_sent[number] -= 1  # no replica died with it
+            self.may_take_another_route(entry)
             if frame_id in given_up:
                 assert given_up.pop(frame_id) is entry.frame
                 is_alone = len(batch.pieces) == 1 and not elsewhere
-                assert is_alone or entry.frame.deadline_s - self.now_s < 1.0
+                assert is_alone or entry.frame.deadline_s - self.now_s < LONGEST_S
                 self.end(frame_id, "given up")
         assert given_up == {}
         if not elsewhere:
             self.short_of_memory[batch.bucket, batch.canvas] = max(1, len(batch.pieces) // 2), self.now_s
         self.decide()
 
-    @precondition(lambda self: [batch for batch in self.living_batches() if not batch.urgent])
+    @precondition(lambda self: self.refusable())
     @rule(data=st.data(), decides=st.booleans())
     def a_replica_has_no_credit_for_a_batch(self, data, decides):
         """Other routers have them all: its frames wait again, as if nothing had been sent."""
-        by_id = {batch.batch_id: batch for batch in self.living_batches() if not batch.urgent}
+        by_id = {batch.batch_id: batch for batch in self.refusable()}
         batch = by_id[data.draw(st.sampled_from(sorted(by_id)))]
         del self.batches[batch.batch_id]
-        self.scheduler.batch_refused(batch.batch_id, self.now_s)
+        given_up = {frame.frame_id for frame in self.scheduler.batch_refused(batch.batch_id, self.now_s)}
         for frame_id in sorted({piece.frame.frame_id for piece in batch.pieces}):
             entry = self.entry_in(batch, frame_id)
             if entry is not None:
+                assert frame_id not in given_up
                 for number in entry.running.pop(batch.batch_id):
                     entry.num_sent[number] -= 1
-                if not (entry.running or entry.done or entry.lost_on):
-                    entry.num_pieces = None  # it may still take another route
+                self.may_take_another_route(entry)
         if decides:
             self.decide()
 
@@ -324,6 +425,16 @@ class SchedulerHistory(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(self.names[pool]))
         self.scheduler.replica_shared(pool, name, share, self.now_s + ahead_s[0], self.now_s + ahead_s[1])
         self.is_shared = True
+
+    def refusable(self):
+        """Batches that need a credit, and whose answer is not overdue."""
+        living = self.living_batches()
+        return [each for each in living if not each.urgent and not self.scheduler.is_late(each.batch_id)]
+
+    def may_take_another_route(self, entry):
+        """If all of it waits as if it had never been sent."""
+        if not (entry.num_running or entry.done or entry.lost_on):
+            entry.num_pieces = None
 
     def living_batches(self):
         """Those of replicas that work."""
@@ -342,12 +453,14 @@ class SchedulerHistory(RuleBasedStateMachine):
             if entry is None:
                 assert frame_id not in given_up
                 continue
+            if not entry.running.pop(batch.batch_id):
+                assert frame_id not in given_up
+                continue
             entry.lost_on.add(batch.replica)
-            entry.running.pop(batch.batch_id)
             if frame_id in given_up:
                 # Never for nothing: so many replicas died with it, or it has no time left but for a miracle.
                 assert given_up.pop(frame_id) is entry.frame
-                assert len(entry.lost_on) >= MAX_ATTEMPTS or entry.frame.deadline_s - self.now_s < 1.0
+                assert len(entry.lost_on) >= MAX_ATTEMPTS or entry.frame.deadline_s - self.now_s < LONGEST_S
                 self.end(frame_id, "given up")
             else:
                 assert len(entry.lost_on) < MAX_ATTEMPTS
@@ -360,6 +473,13 @@ class SchedulerHistory(RuleBasedStateMachine):
         """Ask for decisions and hold each of them against the model."""
         per_replica = {pool: self.scheduler._pools[pool].credits.per_replica for pool in POOLS}
         decisions = self.scheduler.decide(self.now_s)
+        self.take_note_of_late_batches()
+        for frame in decisions.given_up:
+            entry = self.here[frame.frame_id]
+            assert entry.frame is frame
+            assert entry.hopes
+            assert self.now_s >= frame.deadline_s + LATE_GRACE_S
+            self.end(frame.frame_id, "given up")
         for gone in decisions.expired:
             entry = self.here[gone.frame.frame_id]
             assert gone.frame is entry.frame
@@ -369,6 +489,7 @@ class SchedulerHistory(RuleBasedStateMachine):
             self.check_batch(batch, per_replica[batch.pool])
             assert batch.batch_id not in self.batches
             self.batches[batch.batch_id] = batch
+            self.sent_s[batch.batch_id] = self.now_s
             for frame, route, number in batch.pieces:
                 entry = self.here[frame.frame_id]
                 assert entry.frame is frame
@@ -381,11 +502,51 @@ class SchedulerHistory(RuleBasedStateMachine):
                 entry.running.setdefault(batch.batch_id, set()).add(number)
                 self.newest = {key: name for key, name in self.newest.items() if name != frame.frame_id}
         assert all(entry.frame.deadline_s > self.now_s for entry in self.here.values() if entry.waits)
+        for entry in self.here.values():
+            assert not entry.hopes or entry.waits or self.now_s < self.scheduler_hope_s(entry)
         for pool in POOLS:
             self.check_work_conservation(pool)
         assert self.scheduler.decide(self.now_s) == Decisions((), ())
         wake_s = self.scheduler.next_wake_s()
         assert wake_s is None or wake_s > self.now_s
+
+    def take_note_of_late_batches(self):
+        """Of what has become overdue at this decision, pieces wait again but of frames that have no other chance."""
+        ids = [batch_id for batch_id in self.batches if self.scheduler.is_late(batch_id)]
+        late = {batch_id: self.batches.pop(batch_id) for batch_id in ids}
+        for batch in late.values():
+            sent_s = [self.sent_s[its] for its, other in late.items() if other.replica == batch.replica]
+            assert self.now_s - min(sent_s) >= HEDGE_FLOOR_S
+            if batch.replica in self.ready[batch.pool] and batch.replica not in self.suspects:
+                self.num_spells += 1
+                self.suspects[batch.replica] = self.num_spells
+        self.num_spells += 1
+        for batch_id, batch in late.items():
+            for frame_id in {piece.frame.frame_id for piece in batch.pieces}:
+                entry = self.entry_in(batch, frame_id)
+                if entry is not None and entry.running[batch_id]:
+                    entry.lost_on.add((batch.replica, self.suspects.get(batch.replica, self.num_spells)))
+        for batch_id, batch in late.items():
+            hoping = set()
+            for frame_id in sorted({piece.frame.frame_id for piece in batch.pieces}):
+                entry = self.entry_in(batch, frame_id)
+                if entry is None or not entry.running.pop(batch_id):
+                    continue
+                if self.is_hoping(batch_id, entry):
+                    assert len(entry.lost_on) >= MAX_ATTEMPTS or entry.frame.deadline_s - self.now_s < LONGEST_S
+                    entry.hopes = True
+                    hoping.add(frame_id)
+                    entry.running[batch_id] = {p.number for p in batch.pieces if p.frame is entry.frame} - entry.done
+            self.late[batch_id] = batch, hoping
+
+    def is_hoping(self, batch_id, entry):
+        """Whether the scheduler has left a frame with its late batch."""
+        waiting = self.scheduler._entries.get(entry.frame.frame_id)
+        return waiting is None or id(waiting) in self.scheduler._late[batch_id].hoping
+
+    def scheduler_hope_s(self, entry):
+        """Until when a frame hopes."""
+        return self.scheduler._entries[entry.frame.frame_id].hopes_until_s
 
     def check_batch(self, batch, per_replica):
         """One batch: what it holds, and whose credit."""
@@ -405,12 +566,12 @@ class SchedulerHistory(RuleBasedStateMachine):
         if self.is_steady:
             assert batch.run_s == pytest.approx(LATENCY.predict_s(batch.model, batch.canvas, len(batch.pieces)))
             assert batch.run_s <= MAX_CHUNK_S or len(batch.pieces) == 1
-        assert batch.replica in self.ready[batch.pool]
+        assert batch.replica in self.fit(batch.pool)
         held = [other for other in self.batches.values() if (other.pool, other.replica) == (batch.pool, batch.replica)]
         assert sum(other.urgent for other in held) <= (1 if batch.urgent else 2)
         assert sum(not other.urgent for other in held) <= (MAX_CREDITS_PER_REPLICA if batch.urgent else per_replica - 1)
         if not batch.urgent:
-            ready = self.ready[batch.pool]
+            ready = self.fit(batch.pool)
             others = [b for b in self.batches.values() if b.pool == batch.pool and not b.urgent and b.replica in ready]
             assert not held or len(others) < per_replica * len(ready) - (len(ready) > 1)
 
@@ -420,9 +581,9 @@ class SchedulerHistory(RuleBasedStateMachine):
         One is left to all others while what is longer than a chunk keeps the rest.
         """
         queue = self.scheduler._pools[pool]
-        is_kept = queue.long_batches and len(queue.long_batches) >= len(self.ready[pool]) - 1
+        is_kept = queue.long_batches and len(queue.long_batches) >= len(self.fit(pool)) - 1
         holding = {batch.replica for batch in self.batches.values() if batch.pool == pool}
-        if self.is_shared or not self.ready[pool] - holding:
+        if self.is_shared or not self.fit(pool) - holding:
             return
         paused = self.memory[pool] >= MemoryLevel.CRITICAL
         for entry in self.scheduler._entries.values():
@@ -446,7 +607,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         """Replicas, batches and pieces that wait, of each pool."""
         loads = self.scheduler.loads()
         for pool in POOLS:
-            assert loads[pool].num_replicas == len(self.ready[pool])
+            assert loads[pool].num_replicas == len(self.fit(pool))
             assert loads[pool].num_running == sum(batch.pool == pool for batch in self.batches.values())
         num_waiting = 0
         for name, entry in self.here.items():
@@ -468,6 +629,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         assert set(scheduler._entries) == set(self.here)
         assert {key: waiting.frame.frame_id for key, waiting in scheduler._latest.items()} == self.newest
         assert set(scheduler._batches) == set(self.batches)
+        assert set(scheduler._late) == set(self.late)
         assert len(scheduler._expiry) <= 2 * MAX_FRAMES + 80
 
     def teardown(self):
@@ -479,8 +641,10 @@ class SchedulerHistory(RuleBasedStateMachine):
                 self.scheduler.replica_shared(pool, name, 1.0, self.now_s, self.now_s)
         while self.here or self.batches:
             num_before = len(self.here), len(self.batches), sum(len(entry.done) for entry in self.here.values())
+            self.trust_all()
             self.decide()
             for batch_id, batch in sorted(self.batches.items()):
+                self.suspects.pop(batch.replica, None)
                 for frame in self.scheduler.batch_ended(batch_id, self.now_s):
                     self.end(frame.frame_id, "finished")
                 for frame_id in {piece.frame.frame_id for piece in batch.pieces}:
@@ -488,6 +652,7 @@ class SchedulerHistory(RuleBasedStateMachine):
                     if entry is not None:
                         entry.done |= entry.running.pop(batch_id)
             self.batches.clear()
+            self.lose_what_is_late()
             assert (len(self.here), 0, sum(len(e.done) for e in self.here.values())) != num_before, "no progress"
         self.every_admitted_frame_is_somewhere_once()
         scheduler = self.scheduler
@@ -499,12 +664,33 @@ class SchedulerHistory(RuleBasedStateMachine):
             assert pool.credits.running_s(self.now_s) == pytest.approx(0.0, abs=1e-9)
             assert all(lane.num_waiting == 0 and len(lane.heap) <= 16 for lane in pool._lanes.values())
 
+    def lose_what_is_late(self):
+        """Overdue batches are never answered."""
+        for batch_id in sorted(self.late):
+            for frame in self.scheduler.batch_lost(batch_id, self.now_s):
+                self.end(frame.frame_id, "given up")
+        self.late.clear()
+
+    def trust_all(self):
+        """Every suspect is alive."""
+        for pool in POOLS:
+            for name in sorted(self.suspects):
+                self.scheduler.replica_is_alive(pool, name)
+        self.suspects.clear()
+
     # The model
 
     def set_ready(self, pool, names):
         """These replicas of a pool take batches."""
         self.scheduler.replicas_ready(pool, sorted(names))
         self.ready[pool] = set(names)
+        counted = set().union(*self.ready.values())
+        self.suspects = {name: spell for name, spell in self.suspects.items() if name in counted}
+
+    def fit(self, pool):
+        """Who gets batches: not suspects, and slow ones only where there is nobody else."""
+        steady = self.ready[pool] - set(self.suspects)
+        return steady - set(self.scheduler.slow_replicas(pool)) or steady
 
     def entry_in(self, batch, frame_id):
         """The frame of this id if it is the one that the batch holds; a newer one of the same id is not."""

@@ -159,13 +159,13 @@ def test_a_dead_replica_loses_no_frame_whose_deadline_allows_another_try():
 
 def test_a_batch_on_a_dead_device_counts_only_what_it_ran():
     """And its frame is answered after detection, another run and nothing else."""
-    calls = SimulatedCalls(0.0, 0.0, detect_s=1.0, restart_s=5.0)
+    calls = SimulatedCalls(0.0, 0.0, detect_s=0.3, restart_s=5.0)
     plan = sample_plan(replicas=2, batches=(1,), slo_s=(0.25, 30.0))
 
     run = simulated(plan, sample_trace([1.0]), calls=calls, failures=[Failure(1.004)])
 
     assert run.batches.ran_s.tolist() == pytest.approx([0.004, 0.010])
-    assert run.end_s.tolist() == pytest.approx([2.014])
+    assert run.end_s.tolist() == pytest.approx([1.314])
 
 
 def test_frames_that_cannot_wait_for_the_restart_end_all_the_same():
