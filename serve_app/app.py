@@ -21,6 +21,8 @@ from serve_app.plan import Plan, Runtime
 from serve_app.plan_machine import machine_of
 from serve_app.pool_engines import PoolEngines, onnx_engines
 from serve_app.router import Router
+from serve_app.spool.spool_line import SPOOL_NAME
+from serve_app.spool.spool_replica import SpoolReplica
 from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 ENGINE_MAX_ONGOING = 16
 # Frames that may be with the router beyond those that wait: running, and on their way to a rejection.
 ROUTER_SPARE_CALLS = 2000
+# Callers who wait for results; frames that come in are bounded by the spool itself.
+SPOOL_MAX_ONGOING = 1000
 # A replica finishes its running and its staged batch; both end within seconds on any device.
 GRACEFUL_SHUTDOWN_S = 5.0
 # Serve's line a call is CPU that the engine wants; our frame log says more.
@@ -72,7 +76,24 @@ def application(plan: Plan) -> Application:
     )(Router)
     table = load_table(Path(plan.latency), machine=machine_of(plan)) if plan.latency else None
     log = FrameLog(Path(plan.frame_log)) if plan.frame_log else None
-    return router.bind(plan, pools, log, LatencyModel(table))
+    return router.bind(plan, pools, log, LatencyModel(table), spool=_spool(plan) if plan.has_durable else None)
+
+
+def _spool(plan: Plan) -> Application:
+    """The one replica that keeps the frames of durable cameras."""
+    options: dict[str, object] = {"num_cpus": 0}
+    if plan.spool.labels:
+        options["label_selector"] = dict(plan.spool.labels)
+    deployment = serve.deployment(
+        name=SPOOL_NAME,
+        num_replicas=1,
+        max_replicas_per_node=1,
+        ray_actor_options=options,
+        max_ongoing_requests=SPOOL_MAX_ONGOING,
+        logging_config=QUIET,
+        graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
+    )(SpoolReplica)
+    return deployment.bind(plan)
 
 
 def make_engines(plan: Plan, pool: str) -> PoolEngines:
