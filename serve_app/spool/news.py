@@ -32,3 +32,21 @@ class News:
         for name in names:
             for event in self._watchers.get(name, ()):
                 event.set()
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event for so long; whether it is set then.
+
+    Before Python 3.12 `asyncio.wait_for` may lose a cancellation that comes together with the event.
+    """
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_later(max(0.0, seconds), over.set_result, None)
+    waiting = loop.create_task(event.wait())
+    try:
+        await asyncio.wait((waiting, over), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+        over.cancel()
+        waiting.cancel()
+    return event.is_set()

@@ -22,6 +22,7 @@ from serve_app.results import FrameResult
 from serve_app.spool import spool_answers
 from serve_app.spool.feed_queue import FeedQueue, Next, pause_s
 from serve_app.spool.grouped_writes import GroupedWrites
+from serve_app.spool.news import set_within
 from serve_app.spool.pixels import pixels_of
 from serve_app.spool.record import DamagedRecordError, FrameRecord, record_from
 from serve_app.spool.result_record import result_bytes
@@ -117,8 +118,7 @@ class SpoolFeeder:
             self._begin(self._feed(started))
         wake_s = self._queue.wake_s(now_s)
         wait_s = LOOK_INTERVAL_S if wake_s is None else min(LOOK_INTERVAL_S, wake_s - now_s)
-        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(self._news.wait(), max(0.001, wait_s))
+        await set_within(self._news, max(0.001, wait_s))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:

@@ -19,7 +19,7 @@ from serve_app.plan import Plan
 from serve_app.results import FrameResult
 from serve_app.spool.feed_queue import pause_s
 from serve_app.spool.grouped_writes import GroupedWrites
-from serve_app.spool.news import News
+from serve_app.spool.news import News, set_within
 from serve_app.spool.pixels import encoded
 from serve_app.spool.record import FrameRecord, record_bytes
 from serve_app.spool.spool import AsideFrame, NewFrame, Spool
@@ -224,7 +224,7 @@ class SpoolService:
         num_failed = 0
         while True:
             try:
-                self._store = await asyncio.to_thread(self._open_store)
+                self._store = await self._open()
                 break
             except FramelaneError as err:
                 self._problem = err.message
@@ -243,6 +243,16 @@ class SpoolService:
         self._opened.set()
         await asyncio.gather(self._feeder.run(), self._tidy())
 
+    async def _open(self) -> Spool:
+        """Open the store; if this is cancelled, close what comes of it after all."""
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_store))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                (await opening).close()
+            raise
+
     async def _tidy(self) -> None:
         while True:
             try:
@@ -255,13 +265,11 @@ class SpoolService:
 
     async def _until_open(self) -> None:
         """Wait a moment for a store that is opening; raises `ServiceUnavailableError` if it does not come."""
-        try:
-            await asyncio.wait_for(self._opened.wait(), self._open_wait_s)
-        except (TimeoutError, asyncio.TimeoutError) as err:
+        if not self._opened.is_set() and not await set_within(self._opened, self._open_wait_s):
             raise ServiceUnavailableError(
                 f"spool {self._place}: takes no frames now: {self._problem}; try again in {REFUSED_RETRY_S:g} s",
                 REFUSED_RETRY_S,
-            ) from err
+            )
 
     async def _until(self, name: str, wait_s: float, look: Callable[[], Awaitable[T]], is_it: Callable[[T], bool]) -> T:
         """Look until it is what is waited for, or the time is over: at each news of this name, and now and then."""
@@ -273,8 +281,7 @@ class SpoolService:
                 left_s = until_s - asyncio.get_running_loop().time()
                 if is_it(found) or left_s <= 0:
                     return found
-                with suppress(TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
-                    await asyncio.wait_for(changed.wait(), min(left_s, LOOK_INTERVAL_S))
+                await set_within(changed, min(left_s, LOOK_INTERVAL_S))
 
     def _tell(self, frame_id: str, camera: str) -> None:
         self._news.tell(f"ticket {frame_id}", f"camera {camera}")

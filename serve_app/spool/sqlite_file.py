@@ -21,7 +21,7 @@ DAMAGED_MARK = ".damaged-"
 SCHEMA_VERSION = 1
 # Records are tens to thousands of KiB, results a few: larger pages than SQLite's 4 KiB mean fewer of them a record.
 PAGE_BYTES = 8192
-# The log beside the file is cut back to this after it has grown for a large group of frames.
+# The log beside the file is cut back to this after it has grown for a large frame.
 LOG_BYTES = 64 * 2**20
 # Other programs may look into the file for a moment.
 BUSY_TIMEOUT_S = 10.0
@@ -82,8 +82,8 @@ def owned_folder(folder: Path) -> IO[str]:
     return lock
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """Open or make a spool's file.
+def open_database(path: Path, log_bytes: int) -> sqlite3.Connection:
+    """Open or make a spool's file, whose log is written into it whenever it is longer than this.
 
     Raises:
         sqlite3.DatabaseError: it is damaged (see `is_damage`), or cannot be opened.
@@ -97,6 +97,7 @@ def open_database(path: Path) -> sqlite3.Connection:
             "journal_mode = WAL",
             "synchronous = FULL",  # in WAL mode: the log is on the disk when a commit returns
             f"journal_size_limit = {LOG_BYTES}",
+            f"wal_autocheckpoint = {max(1, log_bytes // PAGE_BYTES)}",
         ):
             connection.execute(f"PRAGMA {setting}").fetchall()
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -110,7 +111,8 @@ def open_database(path: Path) -> sqlite3.Connection:
             if said != "ok":
                 raise sqlite3.DatabaseError(f"malformed: {said}")
         connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version != SCHEMA_VERSION:
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except BaseException:
         connection.close()
         raise

@@ -20,10 +20,12 @@ from typing import Any, TypeVar
 from serve_app.errors import FramelaneError, ServiceUnavailableError, TicketUnknownError
 from serve_app.results import FrameResult
 from serve_app.spool import spool_answers as answers
+from serve_app.spool.ballast import BALLAST_BYTES, Ballast
 from serve_app.spool.spool import GONE_PER_TTL, AsideFrame, FrameEnd, NewFrame, PendingFrame, SpoolUsage
 from serve_app.spool.spool_clock import ClockMark
 from serve_app.spool.sqlite_file import (
     FILE_NAME,
+    PAGE_BYTES,
     damaged_files,
     is_damage,
     is_full,
@@ -36,7 +38,7 @@ from serve_app.tickets import ResultsPage, TicketAnswer
 
 logger = logging.getLogger(__name__)
 
-# Left free on the disk: results of what lies here already must find room, and SQLite's log.
+# Left free on the disk for others, and for SQLite's log.
 RESERVED_BYTES = 128 * 2**20
 # Pages given back to the disk at a time: 32 MiB take milliseconds, and keeps wait no longer than that.
 PAGES_GIVEN_BACK = 4096
@@ -62,6 +64,7 @@ class SqliteSpool:
         max_bytes: int,
         result_ttl_s: float,
         reserved_bytes: int = RESERVED_BYTES,
+        ballast_bytes: int = BALLAST_BYTES,
         free_bytes: Callable[[Path], int] = _free_bytes,
     ) -> None:
         """Take the folder and the bounds; nothing is opened yet."""
@@ -71,6 +74,9 @@ class SqliteSpool:
         self._ttl_s = result_ttl_s
         self._reserved_bytes = reserved_bytes
         self._free_bytes = free_bytes
+        self._ballast = Ballast(folder, ballast_bytes)
+        # What stands in the log needs room in the file as well, which on a full disk is where the ballast was.
+        self._log_bytes = ballast_bytes // 2
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
         self._owned: Any = None
@@ -131,12 +137,14 @@ class SqliteSpool:
 
     def finish(self, ends: Sequence[FrameEnd], now_s: float) -> list[bool]:
         """See `SpoolStore.finish`."""
-        try:
-            return self._run(lambda database: self._finish(database, ends, now_s))
-        except _FullError as err:
-            raise ServiceUnavailableError(
-                f"spool {self._folder}: its disk is so full that no result can be written; make room there"
-            ) from err
+        for make_room in (self._empty_log, self._ballast.drop):
+            try:
+                return self._run(lambda database: self._finish(database, ends, now_s))
+            except _FullError:
+                logger.warning("spool %s: its disk is full; making room for results", self._folder)
+                make_room()
+        self._empty_log()
+        return self._run(lambda database: self._finish(database, ends, now_s))
 
     def tidy(self, mark: ClockMark) -> None:
         """See `SpoolStore.tidy`."""
@@ -159,10 +167,20 @@ class SqliteSpool:
                         "DELETE FROM cameras "
                         "WHERE camera NOT IN (SELECT camera FROM done UNION SELECT camera FROM gone)"
                     )
-            database.execute(f"PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})").fetchall()
+            # As a script: `execute` would stop after the first page, since this statement has no columns.
+            database.executescript(f"PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})")
+
+        def shrunk(database: sqlite3.Connection) -> bool:
+            """As far as fits into the log at once; the file is shorter when the log is written into it."""
+            database.executescript(f"PRAGMA incremental_vacuum({max(1, self._log_bytes // PAGE_BYTES // 2)})")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return bool(database.execute("PRAGMA freelist_count").fetchone()[0])
 
         with suppress(_FullError):  # what is forgotten later is forgotten as well
             self._run(tidied)
+        with suppress(_FullError):
+            while not self._ballast.lay() and self._run(shrunk):
+                pass
 
     def answer(self, frame_id: str, now_s: float) -> TicketAnswer:
         """See `SpoolAnswers.answer`."""
@@ -265,7 +283,8 @@ class SqliteSpool:
         """One transaction, and one wait for the disk, for all of them."""
         told: list[FramelaneError | None] = []
         used = _used_bytes(database)
-        free = self._free_bytes(self._folder)
+        # Without ballast there is no room for the results of what lies here already.
+        free = self._free_bytes(self._folder) if self._ballast.lay() else 0
         added = 0
         with _transaction(database):
             for frame in frames:
@@ -273,7 +292,7 @@ class SqliteSpool:
                     told.append(None)
                     continue
                 need = len(frame.record) + ROW_BYTES
-                refusal = self._refusal(need, used + added, free - added)
+                refusal = self._refusal(need, used + added, free - 2 * added)
                 told.append(refusal)
                 if refusal is None:
                     added += need
@@ -282,6 +301,11 @@ class SqliteSpool:
                         (frame.frame_id, frame.camera, now_s, frame.life_s, frame.record),
                     )
         return told
+
+    def _empty_log(self) -> None:
+        """Write SQLite's log into its file, so that the log's room is free."""
+        with suppress(ServiceUnavailableError):
+            self._run(lambda database: database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def _refusal(self, need_bytes: int, used_bytes: int, free_bytes: int) -> FramelaneError | None:
         if used_bytes + need_bytes > self._max_bytes:
@@ -327,7 +351,9 @@ class SqliteSpool:
                 return work(self._connection())
             except sqlite3.Error as err:
                 if is_full(err):
-                    raise _FullError from err
+                    raise _FullError(
+                        f"spool {self._folder}: its disk is so full that nothing can be written; make room there"
+                    ) from err
                 if not is_damage(err):
                     raise self._trouble(err) from err
                 self._put_away(err)
@@ -340,8 +366,11 @@ class SqliteSpool:
 
     def _open_file(self) -> None:
         try:
-            self._database = open_database(self._path)
+            self._database = open_database(self._path, self._log_bytes)
         except sqlite3.Error as err:
+            if is_full(err) and self._ballast.drop():  # even reading needs a small file beside the other
+                self._open_file()
+                return
             if not is_damage(err):
                 raise self._trouble(err) from err
             self._put_away(err)
@@ -366,7 +395,7 @@ class SqliteSpool:
         damaged = put_away(self._path)
         logger.error("spool file %s is damaged (%s): it is now %s, and a new one begins", self._path, err, damaged)
         try:
-            self._database = open_database(self._path)
+            self._database = open_database(self._path, self._log_bytes)
             with _transaction(self._database):
                 num_saved = save_rows(damaged, self._database)
             self._begin(self._database)
@@ -381,7 +410,7 @@ class SqliteSpool:
         )
 
 
-class _FullError(Exception):
+class _FullError(ServiceUnavailableError):
     """SQLite found no room."""
 
 
