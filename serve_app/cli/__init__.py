@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from engines.errors import EngineError
-from serve_app.cli import build, demo, detect, export, parity, plan, profile, service, simulate, stream
+from serve_app.cli import build, demo, detect, export, parity, plan, profile, service, simulate, spool, stream
 from serve_app.cli.console import errors, output
 from serve_app.errors import FramelaneError
 
@@ -49,6 +49,7 @@ app.command()(build.build)
 app.command()(profile.profile)
 app.command()(parity.parity)
 app.command()(simulate.simulate)
+app.add_typer(spool.spool, name="spool")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from engines.device_facts import DeviceFacts
 from serve_app.cli.console import output, progress
+from serve_app.cli.spool import status_lines
 from serve_app.config import load_plan, plan_path, state_folder
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.frame_log import FrameLog
@@ -91,12 +92,16 @@ def status(address: AddressOption = None) -> None:
     """Show pools, replicas, waiting frames and how frames ended."""
     from serve_app.client import Client
 
-    shown = Client.connect(address).status()
+    client = Client.connect(address)
+    shown = client.status()
     output.print(_status_table(shown))
     ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(shown.outcomes.items())) or "none yet"
     output.print(f"frames: {ended}; {shown.num_in_flight} in flight; up for {shown.uptime_s:.0f} s", highlight=False)
     if shown.num_records_lost:
         output.print(f"[bold red]{shown.num_records_lost} records could not be written to the frame log[/]")
+    spool = client.spool_status()
+    for line in status_lines(spool) if spool is not None else ():
+        output.print(line, highlight=False)
 
 
 def _status_table(shown: ServiceStatus) -> Table:

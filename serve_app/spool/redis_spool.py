@@ -24,7 +24,7 @@ from serve_app.tickets import ResultsPage, TicketAnswer
 
 PREFIX = "framelane:{spool}:"
 # Three times as long as a living process takes to renew: it may miss two.
-LEASE_S = 30.0
+LEASE_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
 # A 60 MB record over a slow network; a Redis that is gone is noticed by its connection.
 ANSWER_TIMEOUT_S = 20.0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # A mark is a few bytes; a power cut loses at most so much of a jump's correction.
-MARK_INTERVAL_S = 10.0
+MARK_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)

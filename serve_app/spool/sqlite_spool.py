@@ -184,19 +184,30 @@ class SqliteSpool:
 
     def answer(self, frame_id: str, now_s: float) -> TicketAnswer:
         """See `SpoolAnswers.answer`."""
-        row = self._one("SELECT camera, ended_s, outcome, result FROM done WHERE frame_id = ?", frame_id)
-        if row:
-            camera, ended_s, outcome, result = row
+        columns = {
+            "done": "camera, ended_s, outcome, result",
+            "pending": "camera, kept_s",
+            "gone": "camera, ended_s, outcome",
+        }
+
+        def found(database: sqlite3.Connection) -> list[Any]:
+            # All at once: between two questions a frame may go from one table to the next.
+            return [
+                database.execute(f"SELECT {names} FROM {table} WHERE frame_id = ?", (frame_id,)).fetchone()  # noqa: S608
+                for table, names in columns.items()
+            ]
+
+        done, pending, gone = self._run(found)
+        if done:
+            camera, ended_s, outcome, result = done
             left_s = ended_s + self._ttl_s - now_s
             if left_s > 0:
                 return answers.done(frame_id, camera, bytes(result), left_s)
             return answers.expired(frame_id, camera, outcome, now_s - ended_s, self._ttl_s)
-        row = self._one("SELECT camera, kept_s FROM pending WHERE frame_id = ?", frame_id)
-        if row:
-            return answers.waiting(frame_id, row[0], now_s - row[1])
-        row = self._one("SELECT camera, outcome, ended_s FROM gone WHERE frame_id = ?", frame_id)
-        if row:
-            return answers.expired(frame_id, row[0], row[1], now_s - row[2], self._ttl_s)
+        if pending:
+            return answers.waiting(frame_id, pending[0], now_s - pending[1])
+        if gone:
+            return answers.expired(frame_id, gone[0], gone[2], now_s - gone[1], self._ttl_s)
         return answers.unknown(frame_id, str(self._folder))
 
     def results_after(self, camera: str, cursor: int, max_results: int, now_s: float) -> ResultsPage:

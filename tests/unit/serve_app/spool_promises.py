@@ -6,7 +6,7 @@ A case opens stores over one place: `open(**bounds)` a process's store, `restart
 from __future__ import annotations
 
 import random
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from spool_samples import TTL_S, end_of, ids_of, mark_at, new_frame, sample_result
@@ -302,36 +302,36 @@ def test_callers_feeders_and_readers_at_once(case):
     store = case.open()
     frame_ids = [f"f{number}" for number in range(60)]
     wins = []
-    errors = []
-
-    def caught(work):
-        try:
-            work()
-        except Exception as err:
-            errors.append(err)
 
     def keeps():
         for frame_id in frame_ids:
             keep(store, frame_id)
 
-    def feeds():
-        while len(wins) < len(frame_ids) and not errors:
+    def feeds(score):
+        while len(wins) < len(frame_ids):
             for frame in store.take(7):
-                for score in (0.25, 0.5):
-                    wins.extend(told for told in store.finish([end_of(frame.frame_id, score=score)], NOW_S) if told)
+                ends = [end_of(frame.frame_id, score=score)]
+                wins.extend(told for told in [*store.finish(ends, NOW_S), *store.finish(ends, NOW_S)] if told)
 
     def reads():
-        while len(wins) < len(frame_ids) and not errors:
-            store.answer("f7", NOW_S)
+        was_kept = set()
+        while len(wins) < len(frame_ids):
+            for frame_id in frame_ids:
+                is_known = store.answer(frame_id, NOW_S).state is not TicketState.UNKNOWN
+                assert is_known or frame_id not in was_kept, "a frame between two states was seen in none"
+                was_kept |= {frame_id} if is_known else set()
             store.results_after("gate", 0, 10, NOW_S)
             store.usage()
 
-    threads = [threading.Thread(target=caught, args=(work,)) for work in (keeps, feeds, reads)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert errors == []
+    with ThreadPoolExecutor() as threads:
+        running = [
+            threads.submit(keeps),
+            threads.submit(feeds, 0.25),
+            threads.submit(feeds, 0.5),
+            threads.submit(reads),
+        ]
+        for each in running:
+            each.result(timeout=60)
     assert (len(wins), store.usage().num_done) == (60, 60)
 
 

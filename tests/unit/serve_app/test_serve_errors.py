@@ -60,6 +60,7 @@ def test_each_error_has_the_status_that_its_docstring_gives():
         "TicketUnknownError": 404,
         "TicketExpiredError": 410,
         "TooManyTicketsError": 429,
+        "SpoolFullError": 507,
         "ServiceUnavailableError": 503,
         "SchedulerStateError": 500,
     }

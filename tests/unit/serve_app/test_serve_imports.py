@@ -23,6 +23,8 @@ PURE = [
     "planning.engine_memory", "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal",
     "planning.traffic", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
     "simulation.simulation_report", "simulation.simulation_run", "simulation.simulation_table", "simulation.traces",
+    "spool.feed_queue", "spool.record", "spool.result_record", "spool.spool", "spool.spool_answers",
+    "spool.spool_clock", "spool.spool_status",
 ]  # fmt: skip
 HEAVY = [
     "ray", "torch", "ultralytics", "tensorrt", "tensorrt_rtx_bindings", "cuda", "pynvml",

@@ -362,7 +362,10 @@ def test_what_is_gone_is_forgotten_in_the_end(case):
         if name not in ("facts", "sqlite_sequence")
     ]
     assert len(tables) == 5
-    counts = {name: store._database.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in tables}
+    counts = {
+        name: store._database.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0]  # noqa: S608 - names from above
+        for name in tables
+    }
     assert counts == dict.fromkeys(tables, 0)
 
     later_s = NOW_S + 1000
