@@ -151,7 +151,8 @@ def damaged_files(folder: Path) -> list[Path]:
 def save_rows(damaged: Path, database: sqlite3.Connection) -> int:
     """Copy what can still be read of a damaged file into a new one; how many frames and results that were.
 
-    A frame whose record is damaged comes along: feeding finds that out, and answers its ticket.
+    A frame whose record is damaged comes along: feeding finds that out, and answers its ticket. Each row is a
+    transaction: that is slow, but needs no more room than one row, and leaves what it has done.
     """
     num_saved = 0
     # SQLite may write to the log beside the damaged file; that is its own copy of the log.
@@ -159,10 +160,14 @@ def save_rows(damaged: Path, database: sqlite3.Connection) -> int:
         for table, columns in _SAVED_COLUMNS.items():
             for row in _readable_rows(connection, table, columns):
                 places = ", ".join("?" * len(row))
-                added = database.execute(
-                    f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})",  # noqa: S608
-                    row,
-                )
+                try:
+                    added = database.execute(
+                        f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})",  # noqa: S608
+                        row,
+                    )
+                except sqlite3.Error as err:  # such as no room; the damaged file keeps it
+                    logger.warning("spool: a row of %s cannot be saved: %s", table, err)
+                    continue
                 num_saved += added.rowcount if table in ("pending", "done") else 0
     database.execute("DELETE FROM pending WHERE frame_id IN (SELECT frame_id FROM done)")
     return num_saved

@@ -10,44 +10,29 @@ import json
 import logging
 import shutil
 import sqlite3
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from serve_app.errors import FramelaneError, ServiceUnavailableError, TicketUnknownError
+from serve_app.errors import FramelaneError, TicketUnknownError
 from serve_app.results import FrameResult
 from serve_app.spool import spool_answers as answers
-from serve_app.spool.ballast import BALLAST_BYTES, Ballast
+from serve_app.spool.ballast import BALLAST_BYTES
 from serve_app.spool.spool import GONE_PER_TTL, AsideFrame, FrameEnd, NewFrame, PendingFrame, SpoolUsage
 from serve_app.spool.spool_clock import ClockMark
-from serve_app.spool.sqlite_file import (
-    FILE_NAME,
-    PAGE_BYTES,
-    damaged_files,
-    is_damage,
-    is_full,
-    open_database,
-    owned_folder,
-    put_away,
-    save_rows,
-)
+from serve_app.spool.sqlite_file import damaged_files
+from serve_app.spool.sqlite_home import DiskFullError, SqliteHome
 from serve_app.tickets import ResultsPage, TicketAnswer
 
 logger = logging.getLogger(__name__)
 
 # Left free on the disk for others, and for SQLite's log.
 RESERVED_BYTES = 128 * 2**20
-# Pages given back to the disk at a time: 32 MiB take milliseconds, and keeps wait no longer than that.
-PAGES_GIVEN_BACK = 4096
 # A row without its record: ids, times, index entries, and on average half a page.
 ROW_BYTES = 8192
-# Without wall clocks in cursors: numbers of a new file are above all of one before it.
-CURSORS_PER_S = 1_000_000
-
-T = TypeVar("T")
 
 
 def _free_bytes(folder: Path) -> int:
@@ -69,18 +54,13 @@ class SqliteSpool:
     ) -> None:
         """Take the folder and the bounds; nothing is opened yet."""
         self._folder = folder
-        self._path = folder / FILE_NAME
+        self._home = SqliteHome(folder, ballast_bytes)
         self._max_bytes = max_bytes
         self._ttl_s = result_ttl_s
         self._reserved_bytes = reserved_bytes
         self._free_bytes = free_bytes
-        self._ballast = Ballast(folder, ballast_bytes)
-        # What stands in the log needs room in the file as well, which on a full disk is where the ballast was.
-        self._log_bytes = ballast_bytes // 2
-        self._lock = threading.RLock()
-        self._database: sqlite3.Connection | None = None
-        self._owned: Any = None
         self._taken_seq = 0
+        self._taken_of = 0  # the file whose number `_taken_seq` is
         self.last_mark: ClockMark | None = None
 
     def open(self) -> SqliteSpool:
@@ -89,9 +69,12 @@ class SqliteSpool:
         Raises:
             ServiceUnavailableError: another process has the folder, or the file cannot be opened.
         """
-        self._owned = owned_folder(self._folder)
+        self._home.open()
         try:
-            self._open_file()
+            mark = self._home.run(lambda database: _fact(database, "mark"))
+            self.last_mark = ClockMark(**json.loads(mark)) if mark else None
+        except (ValueError, TypeError):
+            logger.exception("spool %s: its time mark cannot be read; ages go by the wall clock", self._folder)
         except BaseException:
             self.close()
             raise
@@ -100,8 +83,8 @@ class SqliteSpool:
     def keep(self, frames: Sequence[NewFrame], now_s: float) -> list[FramelaneError | None]:
         """See `SpoolStore.keep`."""
         try:
-            return self._run(lambda database: self._keep(database, frames, now_s))
-        except _FullError:
+            return self._home.run(lambda database: self._keep(database, frames, now_s))
+        except DiskFullError:
             if len(frames) > 1:  # some of them may find room alone
                 return [answer for frame in frames for answer in self.keep([frame], now_s)]
             free = self._free_bytes(self._folder)
@@ -111,6 +94,8 @@ class SqliteSpool:
         """See `SpoolStore.take`."""
 
         def taken(database: sqlite3.Connection) -> list[PendingFrame]:
+            if self._taken_of != self._home.num_begun:
+                self._taken_of, self._taken_seq = self._home.num_begun, 0
             rows = database.execute(
                 "SELECT seq, frame_id, camera, kept_s, life_s, num_tries FROM pending WHERE seq > ? "
                 "ORDER BY seq LIMIT ?",
@@ -120,7 +105,7 @@ class SqliteSpool:
                 self._taken_seq = rows[-1][0]
             return [PendingFrame(*row[1:]) for row in rows]
 
-        return self._run(taken)
+        return self._home.run(taken)
 
     def load(self, frame_id: str) -> bytes | None:
         """See `SpoolStore.load`."""
@@ -129,7 +114,7 @@ class SqliteSpool:
 
     def tried(self, frame_id: str) -> None:
         """See `SpoolStore.tried`."""
-        self._run(
+        self._home.run(
             lambda database: database.execute(
                 "UPDATE pending SET num_tries = num_tries + 1 WHERE frame_id = ?", (frame_id,)
             )
@@ -137,14 +122,7 @@ class SqliteSpool:
 
     def finish(self, ends: Sequence[FrameEnd], now_s: float) -> list[bool]:
         """See `SpoolStore.finish`."""
-        for make_room in (self._empty_log, self._ballast.drop):
-            try:
-                return self._run(lambda database: self._finish(database, ends, now_s))
-            except _FullError:
-                logger.warning("spool %s: its disk is full; making room for results", self._folder)
-                make_room()
-        self._empty_log()
-        return self._run(lambda database: self._finish(database, ends, now_s))
+        return self._home.run_on_a_full_disk(lambda database: self._finish(database, ends, now_s))
 
     def tidy(self, mark: ClockMark) -> None:
         """See `SpoolStore.tidy`."""
@@ -167,20 +145,10 @@ class SqliteSpool:
                         "DELETE FROM cameras "
                         "WHERE camera NOT IN (SELECT camera FROM done UNION SELECT camera FROM gone)"
                     )
-            # As a script: `execute` would stop after the first page, since this statement has no columns.
-            database.executescript(f"PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})")
 
-        def shrunk(database: sqlite3.Connection) -> bool:
-            """As far as fits into the log at once; the file is shorter when the log is written into it."""
-            database.executescript(f"PRAGMA incremental_vacuum({max(1, self._log_bytes // PAGE_BYTES // 2)})")
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            return bool(database.execute("PRAGMA freelist_count").fetchone()[0])
-
-        with suppress(_FullError):  # what is forgotten later is forgotten as well
-            self._run(tidied)
-        with suppress(_FullError):
-            while not self._ballast.lay() and self._run(shrunk):
-                pass
+        with suppress(DiskFullError):  # what is forgotten later is forgotten as well
+            self._home.run(tidied)
+        self._home.shrink()
 
     def answer(self, frame_id: str, now_s: float) -> TicketAnswer:
         """See `SpoolAnswers.answer`."""
@@ -197,7 +165,7 @@ class SqliteSpool:
                 for table, names in columns.items()
             ]
 
-        done, pending, gone = self._run(found)
+        done, pending, gone = self._home.run(found)
         if done:
             camera, ended_s, outcome, result = done
             left_s = ended_s + self._ttl_s - now_s
@@ -215,7 +183,7 @@ class SqliteSpool:
 
         def page(database: sqlite3.Connection) -> ResultsPage:
             place = database.execute("SELECT before, last FROM cameras WHERE camera = ?", (camera,)).fetchone()
-            newest = int(_fact(database, "newest"))
+            newest = _newest(database)
             before, last = place or (newest, newest)
             if not 0 <= cursor <= last:
                 raise TicketUnknownError(
@@ -235,7 +203,7 @@ class SqliteSpool:
             results: list[FrameResult] = [answers.kept_result(row[0], camera, bytes(row[2])) for row in rows]
             return ResultsPage(tuple(results), end, num_dropped, num_waiting)
 
-        return self._run(page)
+        return self._home.run(page)
 
     def usage(self) -> SpoolUsage:
         """See `SpoolAnswers.usage`."""
@@ -259,11 +227,11 @@ class SqliteSpool:
                 warnings=tuple(damaged),
             )
 
-        return self._run(used)
+        return self._home.run(used)
 
     def aside(self) -> list[AsideFrame]:
         """See `SpoolAnswers.aside`."""
-        rows = self._run(
+        rows = self._home.run(
             lambda database: database.execute(
                 "SELECT frame_id, camera, reason, aside_s, length(record) FROM aside ORDER BY seq"
             ).fetchall()
@@ -275,18 +243,12 @@ class SqliteSpool:
         row = self._one("SELECT record FROM aside WHERE frame_id = ?", frame_id)
         if row is None:
             return None
-        self._run(lambda database: database.execute("DELETE FROM aside WHERE frame_id = ?", (frame_id,)))
+        self._home.run(lambda database: database.execute("DELETE FROM aside WHERE frame_id = ?", (frame_id,)))
         return bytes(row[0])
 
     def close(self) -> None:
         """See `SpoolAnswers.close`."""
-        with self._lock:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
-            if self._owned is not None:
-                self._owned.close()
-                self._owned = None
+        self._home.close()
 
     def _keep(
         self, database: sqlite3.Connection, frames: Sequence[NewFrame], now_s: float
@@ -295,7 +257,7 @@ class SqliteSpool:
         told: list[FramelaneError | None] = []
         used = _used_bytes(database)
         # Without ballast there is no room for the results of what lies here already.
-        free = self._free_bytes(self._folder) if self._ballast.lay() else 0
+        free = self._free_bytes(self._folder) if self._home.ballast.lay() else 0
         added = 0
         with _transaction(database):
             for frame in frames:
@@ -312,11 +274,6 @@ class SqliteSpool:
                         (frame.frame_id, frame.camera, now_s, frame.life_s, frame.record),
                     )
         return told
-
-    def _empty_log(self) -> None:
-        """Write SQLite's log into its file, so that the log's room is free."""
-        with suppress(ServiceUnavailableError):
-            self._run(lambda database: database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def _refusal(self, need_bytes: int, used_bytes: int, free_bytes: int) -> FramelaneError | None:
         if used_bytes + need_bytes > self._max_bytes:
@@ -353,76 +310,7 @@ class SqliteSpool:
         return told
 
     def _one(self, question: str, frame_id: str) -> Any:
-        return self._run(lambda database: database.execute(question, (frame_id,)).fetchone())
-
-    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do something with the file, alone; with a new file if this one turns out to be damaged."""
-        with self._lock:
-            try:
-                return work(self._connection())
-            except sqlite3.Error as err:
-                if is_full(err):
-                    raise _FullError(
-                        f"spool {self._folder}: its disk is so full that nothing can be written; make room there"
-                    ) from err
-                if not is_damage(err):
-                    raise self._trouble(err) from err
-                self._put_away(err)
-                return work(self._connection())
-
-    def _connection(self) -> sqlite3.Connection:
-        if self._database is None:
-            raise ServiceUnavailableError(f"spool {self._folder}: is closed")
-        return self._database
-
-    def _open_file(self) -> None:
-        try:
-            self._database = open_database(self._path, self._log_bytes)
-        except sqlite3.Error as err:
-            if is_full(err) and self._ballast.drop():  # even reading needs a small file beside the other
-                self._open_file()
-                return
-            if not is_damage(err):
-                raise self._trouble(err) from err
-            self._put_away(err)
-            return
-        self._begin(self._database)
-
-    def _begin(self, database: sqlite3.Connection) -> None:
-        """Read the mark of the process before, and give a new file its first cursor."""
-        try:
-            mark = _fact(database, "mark")
-            self.last_mark = ClockMark(**json.loads(mark)) if mark else None
-        except (ValueError, TypeError):
-            logger.exception("spool %s: its time mark cannot be read; ages go by the wall clock", self._folder)
-        if not _fact(database, "newest"):
-            _set_fact(database, "newest", self._path.stat().st_mtime_ns * CURSORS_PER_S // 10**9)
-
-    def _put_away(self, err: sqlite3.Error) -> None:
-        """Begin a new file with what can still be read of the damaged one."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-        damaged = put_away(self._path)
-        logger.error("spool file %s is damaged (%s): it is now %s, and a new one begins", self._path, err, damaged)
-        try:
-            self._database = open_database(self._path, self._log_bytes)
-            with _transaction(self._database):
-                num_saved = save_rows(damaged, self._database)
-            self._begin(self._database)
-        except sqlite3.Error as new_err:
-            raise self._trouble(new_err) from new_err
-        logger.error("spool file %s: %d frames and results were saved into the new one", damaged, num_saved)
-        self._taken_seq = 0
-
-    def _trouble(self, err: sqlite3.Error) -> ServiceUnavailableError:
-        return ServiceUnavailableError(
-            f"spool {self._path}: SQLite says {str(err)!r}; look at the folder's rights and its disk", 1.0
-        )
-
-
-class _FullError(ServiceUnavailableError):
-    """SQLite found no room."""
+        return self._home.run(lambda database: database.execute(question, (frame_id,)).fetchone())
 
 
 @contextmanager
@@ -448,12 +336,21 @@ def _is_known(database: sqlite3.Connection, frame_id: str) -> bool:
 
 def _next_number(database: sqlite3.Connection, camera: str) -> int:
     """The next number of a camera, without holes; no number of any camera is above `newest`, as in `TicketBook`."""
-    newest = int(_fact(database, "newest"))
+    newest = _newest(database)
     database.execute("INSERT OR IGNORE INTO cameras VALUES (?, ?, ?)", (camera, newest, newest))
     database.execute("UPDATE cameras SET last = last + 1 WHERE camera = ?", (camera,))
     _set_fact(database, "newest", newest + 1)
     (number,) = database.execute("SELECT last FROM cameras WHERE camera = ?", (camera,)).fetchone()
     return int(number)
+
+
+def _newest(database: sqlite3.Connection) -> int:
+    """The highest number that any camera has; that of a new file is above all of one before it."""
+    newest = _fact(database, "newest")
+    if newest is None:
+        newest = time.time_ns() // 1000
+        _set_fact(database, "newest", newest)
+    return int(newest)
 
 
 def _fact(database: sqlite3.Connection, name: str) -> Any:

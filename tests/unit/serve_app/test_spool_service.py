@@ -135,6 +135,19 @@ def test_what_cannot_be_kept_is_refused_by_itself(tmp_path, meta, value, kind, w
     play_spool(scenario, tmp_path)
 
 
+def test_a_frame_is_fed_as_soon_as_it_is_kept(tmp_path, monkeypatch):
+    """Not when the feeder looks again by itself; likewise callers hear of its end."""
+    monkeypatch.setattr("serve_app.spool.spool_feeder.LOOK_INTERVAL_S", 1000.0)
+    monkeypatch.setattr("serve_app.spool.spool_service.LOOK_INTERVAL_S", 1000.0)
+
+    async def scenario(world):
+        for number in range(3):
+            (ticket,) = await world.keep(f"f{number}")
+            assert (await world.result(ticket)).frame_id == f"f{number}"
+
+    play_spool(scenario, tmp_path)
+
+
 def test_many_callers_at_once_share_the_waits_for_the_disk(tmp_path):
     """Each its own ticket; far fewer transactions than frames."""
 

@@ -253,8 +253,8 @@ def test_sqlite_that_finds_no_room_refuses_the_frame_alone(case):
     """`SQLITE_FULL` in the middle of a group: those that fit are kept, the others told; results are still written."""
     store = case.open()
     keep(store, "early")
-    num_pages = store._database.execute("PRAGMA page_count").fetchone()[0]
-    store._database.execute(f"PRAGMA max_page_count = {num_pages + 20}")
+    num_pages = store._home.database.execute("PRAGMA page_count").fetchone()[0]
+    store._home.database.execute(f"PRAGMA max_page_count = {num_pages + 20}")
 
     told = store.keep(
         [new_frame("large", num_bytes=500_000), new_frame("small"), new_frame("larger", num_bytes=900_000)], NOW_S
@@ -271,15 +271,15 @@ def test_results_that_find_no_room_are_kept_back_by_an_error(case):
     """The feeder tries again later; the frame is still pending, and nothing is half written."""
     store = case.open()
     keep(store, "f")
-    pages = store._database.execute("PRAGMA page_count").fetchone()[0]
-    store._database.execute(f"PRAGMA max_page_count = {pages}")
+    pages = store._home.database.execute("PRAGMA page_count").fetchone()[0]
+    store._home.database.execute(f"PRAGMA max_page_count = {pages}")
     huge = end_of("f")
     huge = type(huge)("f", huge.outcome, bytes(10 * PAGE_BYTES))
     with pytest.raises(ServiceUnavailableError, match="nothing can be written"):
         store.finish([huge], NOW_S)
     assert (store.usage().num_pending, store.usage().num_done) == (1, 0)
     assert store.keep([new_frame("g")], NOW_S) == [None]
-    store._database.execute(f"PRAGMA max_page_count = {pages + 100}")
+    store._home.database.execute(f"PRAGMA max_page_count = {pages + 100}")
     assert store.finish([huge], NOW_S) == [True]
 
 
@@ -358,12 +358,12 @@ def test_what_is_gone_is_forgotten_in_the_end(case):
     assert store.answer("f3", NOW_S + GONE_PER_TTL * TTL_S).state is TicketState.UNKNOWN
     tables = [
         name
-        for (name,) in store._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (name,) in store._home.database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         if name not in ("facts", "sqlite_sequence")
     ]
     assert len(tables) == 5
     counts = {
-        name: store._database.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0]  # noqa: S608 - names from above
+        name: store._home.database.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0]  # noqa: S608 - names from above
         for name in tables
     }
     assert counts == dict.fromkeys(tables, 0)
