@@ -29,6 +29,8 @@ from serve_app.revision import next_revision
 from serve_app.room_check import check_change
 from serve_app.router import Router
 from serve_app.serve_autoscaling import pool_size, router_size
+from serve_app.spool.spool_line import SPOOL_NAME
+from serve_app.spool.spool_replica import SpoolReplica
 from serve_app.tensorrt_pool import gpu_here, tensorrt_engines
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,10 @@ logger = logging.getLogger(__name__)
 ENGINE_MAX_ONGOING = 16
 # Frames that may be with the router beyond those that wait: running, and on their way to a rejection.
 ROUTER_SPARE_CALLS = 2000
+# Callers who wait for results; frames that come in are bounded by the spool itself.
+SPOOL_MAX_ONGOING = 1000
+# It answers its callers at once, and writes what it has taken.
+SPOOL_SHUTDOWN_S = 5.0
 # How long Serve lets a router or a replica finish. Batches take seconds; but a router answers those who wait for its
 # frames, and a replica that an update replaces serves on until the new router has the replicas of all its pools, whose
 # engines may have to be built first. One that fails its health check is ended at once.
@@ -119,7 +125,25 @@ def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
     return router.bind(
         plan, pools, log, LatencyModel(table),
         open_peers=open_peers, open_metrics=RayMetrics, revision=revision, routers=own_deployment,
+        spool=_spool(plan) if plan.has_durable else None,
     )  # fmt: skip
+
+
+def _spool(plan: Plan) -> Application:
+    """The one replica that keeps the frames of durable cameras."""
+    options: dict[str, object] = {"num_cpus": 0}
+    if plan.spool.labels:
+        options["label_selector"] = dict(plan.spool.labels)
+    deployment = serve.deployment(
+        name=SPOOL_NAME,
+        num_replicas=1,
+        max_replicas_per_node=1,
+        ray_actor_options=options,
+        max_ongoing_requests=SPOOL_MAX_ONGOING,
+        logging_config=QUIET,
+        graceful_shutdown_timeout_s=SPOOL_SHUTDOWN_S,
+    )(SpoolReplica)
+    return deployment.bind(plan)
 
 
 def make_engines(plan: Plan, pool: str) -> PoolEngines:

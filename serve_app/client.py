@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -31,8 +32,11 @@ from serve_app.ray_session import ServiceNote, connect_ray, read_note, router_ha
 from serve_app.results import FrameResult, ServiceStatus
 from serve_app.retries import Tries
 from serve_app.router_lines import RouterLines
+from serve_app.spool.merged import merged
+from serve_app.spool.spool_line import SpoolLine, check_no_callback
+from serve_app.spool.spool_status import SpoolStatus
 from serve_app.ticket_desk import MAX_WAIT_S
-from serve_app.tickets import ResultsPage, Ticket
+from serve_app.tickets import ResultsPage, Ticket, is_durable_ticket
 
 # Beyond a frame's own deadline: a batch that began in time may end after it.
 ANSWER_GRACE_S = 60.0
@@ -78,6 +82,7 @@ class Client:
         self._plan = plan
         self._host = host
         self._revision = revision
+        self._spool = SpoolLine()
 
     @classmethod
     def connect(cls, address: str | None = None) -> Client:
@@ -164,15 +169,30 @@ class Client:
         return (await self.submit_async(image_hwc, camera=camera, priority=priority, slo_s=slo_s)).unless_failed()
 
     async def submit_async(
-        self, image_hwc: Image, *, camera: str = "camera", priority: str = "normal", slo_s: float | None = None
+        self,
+        image_hwc: Image,
+        *,
+        camera: str = "camera",
+        priority: str = "normal",
+        slo_s: float | None = None,
+        frame_id: str | None = None,
     ) -> FrameResult:
         """Like `detect_async`, but a frame that did not finish is a result with its outcome, not an exception.
+
+        Args:
+            image_hwc: as for `detect`.
+            camera: as for `detect`.
+            priority: as for `detect`.
+            slo_s: as for `detect`.
+            frame_id: names the frame in results and logs, unlike any other that is in flight; None: a new one.
 
         Raises:
             InvalidFrameError: the array or the priority.
             ServiceUnavailableError: the service went away.
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
+        if frame_id is not None:
+            meta = replace(meta, frame_id=frame_id)
         try:
             ref = put_frame(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(put_frame, image)
         except RayError as err:
@@ -202,6 +222,10 @@ class Client:
     ) -> Ticket:
         """Send a frame without waiting for its result; this process must live until the frame has ended.
 
+        A normal frame of a camera that the plan calls durable goes to the spool instead: when this returns it lies on a
+        disk, survives this process, the service and the machine's restart, and is answered once. `slo_s` is the age up
+        to which it is worth an answer. See docs/cluster.md.
+
         Args:
             image_hwc: as for `detect`.
             camera: as for `detect`.
@@ -215,9 +239,13 @@ class Client:
         Raises:
             InvalidFrameError, FrameRejectedError: as for `detect`.
             TooManyTicketsError: so many are out that there is no room for another.
+            SpoolFullError: likewise in the spool.
             ServiceUnavailableError: the service went away.
         """
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
+        if self._plan.is_durable(camera, priority):
+            check_no_callback(callback)
+            return self._spool.keep_and_wait(meta, put_frame(image))
         timeout_s = CONTROL_TIMEOUT_S + MAX_WAIT_S
         tickets = self._sent("submit_tickets", [meta], [put_frame(image)], callback, timeout_s=timeout_s)
         ticket: Ticket | FramelaneError = tickets[0]
@@ -241,7 +269,11 @@ class Client:
         until_s = time.monotonic() + wait_s
         while True:
             left_s = min(max(0.0, until_s - time.monotonic()), MAX_WAIT_S)
-            result: FrameResult | None = self._control("ticket_result", ticket_id, left_s, router=router)
+            result: FrameResult | None
+            if is_durable_ticket(ticket_id):
+                result = self._spool.result_and_wait(ticket_id, left_s)
+            else:
+                result = self._control("ticket_result", ticket_id, left_s, router=router)
             if result is not None or time.monotonic() >= until_s:
                 return result
 
@@ -250,6 +282,8 @@ class Client:
 
         It begins with the oldest that is kept. When the camera moves to another router, the results that the old one
         still has come first; how many are missing is not known when that one died.
+        It begins with the oldest that is kept. Of a durable camera, results from the spool and those of its critical
+        tickets come side by side, each in their own order.
 
         Args:
             camera: whose.
@@ -260,6 +294,40 @@ class Client:
         Raises:
             ServiceUnavailableError: the service went away.
         """
+        sources = [self._router_results(camera)]
+        if self._plan.rule_of(camera).durable:
+            sources.append(_paged(partial(self._spool.results, camera)))
+        results = merged(sources)
+        try:
+            async for result in results:
+                yield result
+        finally:
+            await results.aclose()
+
+    def spool_status(self) -> SpoolStatus | None:
+        """The spool at a glance; None if no camera of the plan is durable. Raises `ServiceUnavailableError`."""
+        return self._spool.status() if self._plan.has_durable else None
+
+    @property
+    def spool(self) -> SpoolLine:
+        """The line to the spool, for what was set aside there."""
+        return self._spool
+
+    def status(self) -> ServiceStatus:
+        """The service at a glance. Raises `ServiceUnavailableError`."""
+        try:
+            status: ServiceStatus = self._handle.status.remote().result(timeout_s=CONTROL_TIMEOUT_S)
+        except (RayError, RayServeException, TimeoutError) as err:
+            raise _gone(err) from err
+        return status
+
+    def latency_table(self) -> LatencyTable:
+        """How long batches take on the service now, as it learnt from all that it served. See `status` for errors."""
+        table: LatencyTable = self._control("latency_table")
+        return table
+
+    async def _router_results(self, camera: str) -> AsyncGenerator[FrameResult | MissedResults, None]:
+        """The results of a camera's tickets at its routers, as it moves from one to another."""
         cursors: dict[str, int] = {}
         router = ""
         while True:
@@ -286,19 +354,6 @@ class Client:
             cursors[router] = page.cursor
             if not page.results and not page.num_waiting:
                 router = owner
-
-    def status(self) -> ServiceStatus:
-        """The service at a glance. Raises `ServiceUnavailableError`."""
-        try:
-            status: ServiceStatus = self._handle.status.remote().result(timeout_s=CONTROL_TIMEOUT_S)
-        except (RayError, RayServeException, TimeoutError) as err:
-            raise _gone(err) from err
-        return status
-
-    def latency_table(self) -> LatencyTable:
-        """How long batches take on the service now, as it learnt from all that it served. See `status` for errors."""
-        table: LatencyTable = self._control("latency_table")
-        return table
 
     def _control(self, method: str, *arguments: object, router: str = "") -> Any:
         """A short call to a router, this one if it lives; raises what it raised, or `ServiceUnavailableError`."""
@@ -401,6 +456,20 @@ class Client:
             images.append(image)
             metas.append(meta)
         return images, metas
+
+
+async def _paged(
+    ask: Callable[[int], Awaitable[ResultsPage]],
+) -> AsyncGenerator[FrameResult | MissedResults, None]:
+    """Page after page of what this asks, from the beginning on."""
+    cursor = 0
+    while True:
+        page = await ask(cursor)
+        if page.num_dropped != 0:
+            yield MissedResults(page.num_dropped)
+        for result in page.results:
+            yield result
+        cursor = page.cursor
 
 
 def _ours_or_gone(err: Any) -> FramelaneError:

@@ -33,7 +33,7 @@ def look(client: Client) -> ServiceView:
         raise ServiceUnavailableError(f"service: its cluster does not answer ({type(err).__name__}: {err})") from err
     facts = {name: _deployment(overview) for name, overview in deployments.items()}
     pools = {name.removeprefix(ENGINE): each for name, each in facts.items() if name.startswith(ENGINE)}
-    return ServiceView(status, nodes, pools, facts.get(ROUTER))
+    return ServiceView(status, nodes, pools, facts.get(ROUTER), client.spool_status())
 
 
 def _deployment(overview: DeploymentStatusOverview) -> DeploymentFacts:

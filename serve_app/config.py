@@ -184,6 +184,11 @@ def state_folder() -> Path:
     return Path(own) if own else Path(base) / "framelane"
 
 
+def spool_folder(plan: Plan) -> Path:
+    """Where this machine keeps durable frames: the plan's folder, else one in the user's state folder."""
+    return Path(plan.spool.folder) if plan.spool.folder is not None else state_folder() / "spool"
+
+
 def engine_cache_folder(plan: Plan | None = None) -> Path:
     """Where this machine keeps built engines: the plan's folder, else one in the user's cache."""
     if plan is not None and plan.engines.cache is not None:

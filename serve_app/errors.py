@@ -12,6 +12,7 @@
     ├── TicketUnknownError              404  no ticket or cursor that this service gave out, or too long ago
     ├── TicketExpiredError              410  the frame has ended, but its result is kept no more
     ├── TooManyTicketsError             429  so many tickets are out that there is no room for another
+    ├── SpoolFullError                  507  no room for a durable frame; `retry_after_s` says when to try again
     ├── ServiceUnavailableError         503  no running service, or one that cannot be reached
     └── ReplicaLeavingError             503  from a replica to its router: Serve is stopping it, the batch is not begun
 
@@ -101,6 +102,12 @@ class TooManyTicketsError(FramelaneError):
     """As many frames as there may be tickets have no outcome yet; `retry_after_s` says when to try again."""
 
     http_status = 429
+
+
+class SpoolFullError(FramelaneError):
+    """The spool or its disk has no room for another durable frame; what lies there is answered all the same."""
+
+    http_status = 507
 
 
 class ServiceUnavailableError(FramelaneError):

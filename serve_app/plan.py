@@ -328,6 +328,11 @@ class Plan:
         for rule in self.cameras:
             if rule.model is not None:
                 _check_name(f"cameras.{rule.pattern}.model", rule.model, list(self.models))
+            if rule.durable and rule.keep is Keep.LATEST:
+                raise InvalidPlanError(
+                    f"cameras.{rule.pattern}.durable: got true with keep latest, allowed is keep all: a durable frame "
+                    "is answered, not replaced; leave out one of the two"
+                )
         for index, rung in enumerate(self.ladder):
             _check_name(f"ladder[{index}].model", rung.model, list(self.models))
             if not self._canvases(rung.model, rung.max_canvas):
@@ -355,6 +360,15 @@ class Plan:
             if fnmatch.fnmatchcase(camera, rule.pattern):
                 return rule
         return DEFAULT_RULE
+
+    @property
+    def has_durable(self) -> bool:
+        """Whether some camera's frames go to the spool."""
+        return any(rule.durable for rule in self.cameras)
+
+    def is_durable(self, camera: str, priority: str) -> bool:
+        """Whether a frame that is sent for a ticket goes to the spool; critical frames never wait for a disk."""
+        return priority == Priority.NORMAL.value and self.rule_of(camera).durable
 
     def canvas_for(self, model: str, size_hw: tuple[int, int], max_canvas: CanvasShape | None = None) -> CanvasChoice:
         """The canvas of a model that wastes the fewest padded pixels.

@@ -177,6 +177,7 @@ class SpoolSection(Section):
     jpeg_quality: Quality | None = None
     max_age_s: Seconds = _SPOOL.max_age_s
     result_ttl_s: Seconds = _SPOOL.result_ttl_s
+    labels: dict[str, str] = {}
 
 
 class PlanFile(Section):

@@ -70,8 +70,9 @@ from serve_app.router_status import merged, seen_by
 from serve_app.scheduler import Scheduler
 from serve_app.serve_autoscaling import PoolReports
 from serve_app.slow_probes import SlowProbes
+from serve_app.spool.spool_line import SpoolLine, check_no_callback
 from serve_app.ticket_desk import TicketDesk
-from serve_app.tickets import ResultsPage, Ticket, TicketBook
+from serve_app.tickets import ResultsPage, Ticket, TicketBook, is_durable_ticket
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class Router(DirectlyCalled):
         open_metrics: Callable[[], MetricSink] = Nowhere,
         revision: int = 0,
         routers: Callable[[], DeploymentHandle[Any]] | None = None,
+        spool: DeploymentHandle[Any] | None = None,
     ) -> None:
         """Take the plan, a handle for each of its pools, where to record frames, and what is known of latencies.
 
@@ -129,6 +131,7 @@ class Router(DirectlyCalled):
             open_metrics: gives where metrics go; called here because Ray's belong to the replica that makes them.
             revision: of the application that it is part of.
             routers: gives a handle for the routers of all revisions; None: there are no others.
+            spool: a handle for the spool of durable frames; None: no camera is durable.
         """
         log_to_serve(plan.log_level.value)
         self._log = RouterLog()
@@ -136,6 +139,7 @@ class Router(DirectlyCalled):
         self._plan = plan
         self._models = {bucket.name: bucket.model for bucket in plan.buckets}
         self._frame_log = frame_log
+        self._spool = SpoolLine(spool)
         self._scheduler = Scheduler(plan, latency)
         self._memory = MemoryGauge(plan.memory)
         self._in_flight: dict[str, _InFlight] = {}
@@ -208,12 +212,17 @@ class Router(DirectlyCalled):
     ) -> list[Ticket | FramelaneError]:
         """Take frames whose callers do not wait: a ticket for each, or why it was refused.
 
+        Those of durable cameras are handed on to the spool, which feeds them to `submit` later.
+
         Args:
             metas: what the client says of them.
             callback: a deployment handle or an actor's method: `callback.remote(result)` is called at each frame's end;
                 None: nothing is called.
             refs: as for `submit_many`; their owner must live until the frames have ended.
         """
+        durable = [self._plan.is_durable(str(meta.camera), meta.priority) for meta in metas]
+        if any(durable) and len(metas) == len(refs):
+            return await self._partly_durable(metas, callback, refs, durable)
         return await self._peers.spread("tickets_here", metas, refs, self.tickets_here, callback)
 
     async def tickets_here(
@@ -233,6 +242,8 @@ class Router(DirectlyCalled):
 
     async def ticket_result(self, ticket_id: str, wait_s: float) -> FrameResult | None:
         """How the frame of a ticket ended; None if it has not within `wait_s`. Any router can be asked."""
+        if is_durable_ticket(ticket_id):
+            return await self._spool.result(ticket_id, wait_s)
         self._watch()
         try:
             return await self.ticket_result_here(ticket_id, wait_s)
@@ -467,6 +478,17 @@ class Router(DirectlyCalled):
         if callback is not None:
             self._desk.call_back(callback, answer)
         return self._desk.given(frame_id, camera, self._in_flight[frame_id].verdict, answer)
+
+    async def _partly_durable(
+        self, metas: Sequence[FrameMeta], callback: Any, refs: Sequence[ray.ObjectRef[Any]], durable: Sequence[bool]
+    ) -> list[Ticket | FramelaneError]:
+        """Tickets of frames of which some go to the spool."""
+        check_no_callback(callback)
+        frames = list(zip(metas, refs, durable, strict=True))
+        kept = iter(await self._spool.keep([m for m, _, is_kept in frames if is_kept], [r for _, r, k in frames if k]))
+        ours = [(meta, ref) for meta, ref, is_kept in frames if not is_kept]
+        others = iter(await self.submit_tickets([meta for meta, _ in ours], callback, [ref for _, ref in ours]))
+        return [next(kept if is_kept else others) for is_kept in durable]
 
     def _checked(self, meta: FrameMeta, now_s: float) -> Frame:
         priority = check_meta(meta, max_frame_px=self._plan.limits.max_frame_px)

@@ -58,4 +58,5 @@ def _merged(pools: Sequence[PoolStatus]) -> PoolStatus:
         waiting=(sum(critical), sum(normal), sum(deferred)),
         memory=max(pool.memory for pool in pools),
         num_credits=sum(pool.num_credits for pool in pools),
+        unhealthy={name: why for pool in pools for name, why in pool.unhealthy.items()},
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from serve_app.results import PoolStatus, ReplicaReport, RouterStatus, ServiceStatus
+from serve_app.spool.spool_status import SpoolStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,14 @@ class ServiceView:
         nodes: the machines, the head first.
         pools: by pool, what Serve says of its replicas.
         routers: what Serve says of the routers; None: nothing.
+        spool: where durable frames lie; None: no camera is durable.
     """
 
     status: ServiceStatus
     nodes: tuple[NodeFacts, ...] = ()
     pools: Mapping[str, DeploymentFacts] | None = None
     routers: DeploymentFacts | None = None
+    spool: SpoolStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ def view_as_json(view: ServiceView, per_second: Rates) -> dict[str, Any]:
         "routers": [_router(router) for router in status.routers],
         "pools": [_pool(pool, (view.pools or {}).get(pool.name)) for pool in status.pools],
         "nodes": [_node(node) for node in view.nodes],
+        "spool": None if view.spool is None else asdict(view.spool),
     }
 
 
@@ -155,6 +159,7 @@ def _pool(pool: PoolStatus, serve: DeploymentFacts | None) -> dict[str, Any]:
         "rung": pool.rung,
         "memory_level": pool.memory.name.lower(),
         "trouble": serve.trouble if serve else "",
+        "unhealthy": dict(pool.unhealthy),
         "replicas": [_replica(replica) for replica in pool.replicas],
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from serve_app.errors import InvalidPlanError
 
@@ -21,6 +22,7 @@ class SpoolRules:
         jpeg_quality: 1 to 100; None: lossless.
         max_age_s: a frame that is older is answered as expired.
         result_ttl_s: for how long results are kept.
+        labels: of the machine that may run the spool, as for pools; so its file is always the same one.
     """
 
     folder: str | None = None
@@ -29,6 +31,7 @@ class SpoolRules:
     jpeg_quality: int | None = None
     max_age_s: float = 86_400.0
     result_ttl_s: float = 86_400.0
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.folder is not None and self.redis is not None:

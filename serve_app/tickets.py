@@ -24,6 +24,8 @@ from serve_app.verdicts import Outcome, Verdict
 GONE_PER_TICKET = 4
 # Frames that wait end within their deadlines, which are seconds for most.
 RETRY_WHEN_FULL_S = 1.0
+# Tickets that begin with this are the spool's: they outlive the service.
+DURABLE_PREFIX = "durable-"
 # Removed results leave their place in a camera's list when they outnumber the kept ones by more than this.
 _SLACK = 8
 
@@ -33,7 +35,7 @@ class Ticket:
     """What a caller gets for a frame that it does not wait for.
 
     Attributes:
-        ticket_id: to ask with; the frame's id.
+        ticket_id: to ask with; the frame's id, behind a prefix if it is durable.
         camera: who took the frame.
         verdict: what admission decided about it.
         expires_in_s: for how many seconds its result will be kept, from the frame's end on.
@@ -45,6 +47,26 @@ class Ticket:
     verdict: Verdict
     expires_in_s: float
     router: str = ""
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether its frame lies in the spool, and is answered after a restart as well."""
+        return is_durable_ticket(self.ticket_id)
+
+
+def durable_ticket_id(frame_id: str) -> str:
+    """The ticket of a frame in the spool."""
+    return f"{DURABLE_PREFIX}{frame_id}"
+
+
+def is_durable_ticket(ticket_id: str) -> bool:
+    """Whether the spool is to be asked about this ticket."""
+    return ticket_id.startswith(DURABLE_PREFIX)
+
+
+def frame_of_ticket(ticket_id: str) -> str:
+    """The frame of a durable ticket."""
+    return ticket_id.removeprefix(DURABLE_PREFIX)
 
 
 class TicketState(Enum):

@@ -21,6 +21,7 @@ from serve_app.cli import (
     profile,
     service,
     simulate,
+    spool,
     status,
     stream,
     update,
@@ -65,6 +66,7 @@ app.command()(build.build)
 app.command()(profile.profile)
 app.command()(parity.parity)
 app.command()(simulate.simulate)
+app.add_typer(spool.spool, name="spool")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engines.device_facts import DeviceFacts
+from serve_app.cli.spool import status_lines
 from serve_app.memory_level import MemoryLevel
 from serve_app.results import PoolStatus
 from serve_app.service_view import DeploymentFacts, NodeFacts, Rates, ServiceView, notes_on, rates, state_of
@@ -154,9 +155,13 @@ def remarks(view: ServiceView) -> Iterable[Text]:
             yield Text(f"pool {pool.name}: no replica is ready", "bold red" if sum(pool.waiting) else "yellow")
         if serve and serve.trouble:
             yield Text(f"pool {pool.name}: {serve.trouble}", "bold red")
-        for replica in pool.replicas:
-            for note in notes_on(replica):
-                yield Text(f"{replica.replica}: {note}", "yellow")
+        for replica, why in pool.unhealthy.items():
+            yield Text(f"{replica} gets no frames: {why}", "bold yellow")
+        for each in pool.replicas:
+            for note in notes_on(each):
+                yield Text(f"{each.replica}: {note}", "yellow")
+    if view.spool is not None:
+        yield from (Text.from_markup(line) for line in status_lines(view.spool))
     if view.routers and view.routers.trouble:
         yield Text(f"routers: {view.routers.trouble}", "bold red")
     ports = [f"{node.address}:{node.metrics_port}" for node in view.nodes if node.is_alive and node.metrics_port]

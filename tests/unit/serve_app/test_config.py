@@ -556,7 +556,8 @@ def test_a_plan_says_how_pools_grow_and_where_they_run(plan_file, tmp_path):
             "routers: 3\n"
             "autoscaling: {max_wait_s: 0.25, utilisation: 0.6, up_after_s: 2, down_after_s: 30}\n"
             "memory: {high: 0.5, critical: 0.6, shed: 0.7, calm_s: 1}\n"
-            "spool: {folder: frames, max_bytes: 1000, jpeg_quality: 90, max_age_s: 60, result_ttl_s: 30}\n"
+            "spool: {folder: frames, max_bytes: 1000, jpeg_quality: 90, max_age_s: 60, result_ttl_s: 30,\n"
+            "        labels: {disk: large}}\n"
         )
     )
 
@@ -566,9 +567,15 @@ def test_a_plan_says_how_pools_grow_and_where_they_run(plan_file, tmp_path):
     assert plan.num_routers == 3
     assert plan.autoscaling == Autoscaling(max_wait_s=0.25, utilisation=0.6, up_after_s=2, down_after_s=30)
     assert plan.memory == MemoryMarks(high=0.5, critical=0.6, shed=0.7, calm_s=1)
-    assert plan.spool == SpoolRules(str(tmp_path / "frames"), None, 1000, 90, 60, 30)
+    assert plan.spool == SpoolRules(str(tmp_path / "frames"), None, 1000, 90, 60, 30, {"disk": "large"})
     assert plan.rule_of("roof-1").durable
     assert not plan.rule_of("gate-1").durable
+
+
+def test_a_durable_camera_keeps_all_its_frames(plan_file):
+    """A frame that is to be answered whatever happens cannot be replaced by a newer one."""
+    plan = GROWING.replace("{durable: true}", "{durable: true, keep: latest}")
+    assert "cameras.roof-*.durable: got true with keep latest, allowed is keep all" in refusal(plan_file(plan))
 
 
 @pytest.mark.parametrize(

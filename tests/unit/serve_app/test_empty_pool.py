@@ -42,7 +42,7 @@ def test_they_are_served_by_the_first_one_that_comes():
 
     core.replicas_ready("far", ["far-0"])
 
-    ((batch,), _) = core.decide(20.0)
+    ((batch,), _, _) = core.decide(20.0)
     assert (batch.pool, batch.canvas) == ("far", UHD)
 
 
@@ -55,7 +55,7 @@ def test_a_deferred_frame_that_can_wait_no_longer_takes_a_rung_in_another_pool()
     wake_s = core.next_wake_s()
 
     assert wake_s == pytest.approx(10.0 - 1.25 * UHD_OWN_S)
-    ((batch,), expired) = core.decide(wake_s)
+    ((batch,), expired, _) = core.decide(wake_s)
     assert (batch.pool, batch.canvas, expired) == ("near", VGA, ())
     assert wake_s + batch.run_s + 0.010 < 10.0
 
