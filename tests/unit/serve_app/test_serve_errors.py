@@ -61,6 +61,7 @@ def test_each_error_has_the_status_that_its_docstring_gives():
         "TicketExpiredError": 410,
         "TooManyTicketsError": 429,
         "ServiceUnavailableError": 503,
+        "ReplicaLeavingError": 503,
         "SchedulerStateError": 500,
     }
     documented = {name: int(status) for name, status in re.findall(r"(\w+Error) +(\d{3}) ", errors.__doc__)}
