@@ -122,6 +122,11 @@ class LatencyModel:
         """Whether this very shape has been timed."""
         return (model, canvas, batch) in self._shapes
 
+    def measured_s(self, model: str, canvas: CanvasShape, batch: int) -> float | None:
+        """What `predict_s` says of a shape that has been timed; None for any other."""
+        known = self._shapes.get((model, canvas, batch))
+        return None if known is None else known.run_s * self._pace
+
     def observe(self, model: str, canvas: CanvasShape, batch: int, took_s: float) -> None:
         """A batch took so long on its device."""
         took_s = max(took_s, MIN_S)

@@ -51,8 +51,9 @@ class ReplicaPace:
         if name in self.slow:
             self._judge_slow(name)
             return False
-        for slow in [slow for slow in self.slow if self._is_like_its_peers(slow)]:
-            self._recovers(slow)
+        if self.slow:
+            for slow in [slow for slow in self.slow if self._is_like_its_peers(slow)]:
+                self._recovers(slow)
         return ratio < SLOW_RATIO or not self._is_slow(name, ratios, ratio)
 
     def probed(self, name: str, ratio: float) -> None:

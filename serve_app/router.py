@@ -649,7 +649,6 @@ class Router(DirectlyCalled):
         self._metrics.batch_answered(batch, reply)
         now_s = time.monotonic()
         errors: dict[str, FramelaneError] = {}
-        is_late = self._scheduler.is_late(batch.batch_id)
         for piece, found in zip(batch.pieces, reply.frames, strict=True):
             if not self._is_here(piece.frame):
                 continue  # cancelled or failed while this piece ran
@@ -659,8 +658,6 @@ class Router(DirectlyCalled):
                 continue  # another replica, to which it went when this one was overdue, was first
             if isinstance(found, FramelaneError):
                 errors[frame_id] = found
-                if is_late:
-                    continue
             self._in_flight[frame_id].pieces[piece.number] = AnsweredPiece(
                 piece.route, batch.canvas, len(batch.pieces), reply, sent_s, now_s,
                 None if isinstance(found, FramelaneError) else found,

@@ -21,7 +21,14 @@ from serve_app.lane_key import CRITICAL, DEFERRED, NORMAL
 from serve_app.lanes import Lane, Waiting
 from serve_app.latency import LatencyModel
 from serve_app.memory_level import MemoryLevel
-from serve_app.overdue import LATE_GRACE_S, STALL_S, critical_patience_s, patience_s
+from serve_app.overdue import (
+    HEDGE_FLOOR_S,
+    LATE_GRACE_S,
+    OVERDUE_FLOOR_S,
+    STALL_S,
+    critical_patience_s,
+    patience_s,
+)
 from serve_app.plan import Keep, Plan
 from serve_app.pool_queue import PRESSURE_INTERVAL_S, PoolQueue
 from serve_app.pressure import Pressure
@@ -669,7 +676,9 @@ class Scheduler:
         if lane.key.lane_class is DEFERRED and pool.is_long(taken[0][0]):
             pool.long_batches.add(batch.batch_id)
         self._batches[batch.batch_id] = batch, tuple([waiting for waiting, _ in taken])
-        heappush(self._checks, (self._overdue_s(batch, pool)[0], batch.batch_id))
+        # The earliest moment at which it may be overdue; when exactly is asked then, which is hardly ever.
+        floor_s = HEDGE_FLOOR_S if lane.key.lane_class is CRITICAL else OVERDUE_FLOOR_S
+        heappush(self._checks, (place.start_s + run_s + floor_s, batch.batch_id))
         return batch
 
     def _joining(
@@ -698,7 +707,7 @@ class Scheduler:
     # Batches that are overdue
 
     def _overdue_s(self, batch: Batch, pool: PoolQueue) -> tuple[float, float]:
-        """When a batch that runs is overdue, and when it were if nothing in it were critical."""
+        """When a batch that runs is overdue, and when it would be if nothing in it were critical."""
         end_s, run_s, around_s = pool.credits.end_s(batch.batch_id), batch.run_s, pool.around_s
         spread_s = self._latency.spread_s(batch.model, batch.canvas, len(batch.pieces))
         patient_s = patience_s(run_s, spread_s, around_s)
@@ -830,8 +839,8 @@ class Scheduler:
                 self._routes.worked(batch.bucket, batch.canvas)
             num_pieces, pace = len(batch.pieces), pool.fitness.pace
             num_slow, learns = len(pace.slow), True
-            if self._latency.is_measured(batch.model, batch.canvas, num_pieces):
-                predicted_s = self._latency.predict_s(batch.model, batch.canvas, num_pieces)
+            predicted_s = self._latency.measured_s(batch.model, batch.canvas, num_pieces)
+            if predicted_s is not None:
                 learns = pace.took(batch.replica, busy_s / predicted_s)
             if learns:
                 self._latency.observe(batch.model, batch.canvas, num_pieces, busy_s)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from ray.exceptions import RayActorError
-from router_world import PATIENCE_S, Clock, Silent, brief, found, play, report, tile_plan, with_replica
+from router_world import PATIENCE_S, WIDE_HW, Clock, Silent, brief, found, play, report, tile_plan, with_replica
 from serve_samples import VGA, sample_meta, sample_plan
 
 from engines.spec import WarmShape
@@ -15,6 +15,9 @@ from serve_app import slow_probes
 from serve_app.errors import FrameFailedError, FrameLostError, ReplicaLeavingError
 from serve_app.overdue import LATE_GRACE_S, OVERDUE_FLOOR_S, STALL_S
 from serve_app.slow_probes import PROBE_INTERVAL_S, REPLACE_AFTER_S
+
+# Far from the seams of tiles, where boxes of two tiles become one.
+INSIDE_XYXY = (200, 200, 240, 240)
 
 pytestmark = pytest.mark.usefixtures("driven_by_hand")
 
@@ -110,31 +113,51 @@ def test_a_late_answer_without_the_pixels_leaves_the_frame_to_the_other_replica(
     play(scenario, sample_plan())
 
 
+def test_a_late_failure_of_a_frame_without_another_chance_is_its_end(clock):
+    """Its only attempt has failed, if late: the caller gets the reason."""
+
+    async def scenario(world):
+        await with_replica(world)
+        caller = world.submit(sample_meta("a", slo_s=0.5))
+        late = await world.near.next_call()
+        await overdue(world, clock)
+        late.answer(FrameLostError("gone"))
+        (result,) = await caller
+        assert brief([result]) == [("a", "failed", None)]
+        assert str(result.error) == "gone"
+
+    play(scenario, sample_plan())
+
+
 def test_a_tile_that_was_answered_late_is_not_spoilt_by_the_second_copy(clock):
     """The first answer of each piece counts, also where the second says that it failed."""
 
     async def scenario(world):
         await with_replica(world, 2)
-        caller = world.submit(sample_meta("w", size_hw=(480, 1280)))
-        first, other = await world.near.next_call(), await world.near.next_call()
-        other.answer(found(0.3))
-        await world.settle()
-        calls = [first]
-        while not world.near.calls.empty():
-            calls.append(world.near.calls.get_nowait())
+        caller = world.submit(sample_meta("w", size_hw=WIDE_HW))
+        held = []
+        for _ in range(4):  # tiles of one batch each: those of the second replica are answered as they come
+            call = await world.near.next_call()
+            if call.replica == "near-0":
+                held.append(call)
+            else:
+                call.answer(found(0.3))
+                await world.settle()
         await overdue(world, clock)
-        copies = []
-        while not world.near.calls.empty():
-            copies.append(world.near.calls.get_nowait())
-        assert copies, "nothing was tried elsewhere"
-        for call in calls:
-            call.answer(found(0.4))
+        copies = [await world.near.next_call() for _ in held]
+        assert len(held) == 2
+        assert {call.replica for call in copies} == {"near-1"}
+        windows = [copy.request.windows for copy in copies]
+        held[0].answer(found(0.8, INSIDE_XYXY))
         await world.settle()
-        for call in copies:
-            call.answer(FrameLostError("gone"))
-        assert brief(await caller) == [("w", "finished", 0.4)]
+        copies[windows.index(held[0].request.windows)].answer(FrameLostError("gone"))
+        await world.settle()
+        assert not caller.done()
+        copies[windows.index(held[1].request.windows)].answer(found(0.5))
+        assert brief(await caller) == [("w", "finished", 0.8)]
+        held[1].answer(found(0.9))
 
-    play(scenario, tile_plan(1))
+    play(scenario, tile_plan())
 
 
 def test_a_report_that_the_engine_is_not_stuck_clears_a_suspect(clock):

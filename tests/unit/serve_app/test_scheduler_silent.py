@@ -49,7 +49,10 @@ def test_a_replica_that_has_answered_anything_lately_is_not_silent():
     scheduler.decide(0.0)
     scheduler.batch_ended(2, 0.3)
 
-    assert at_wake(scheduler, until_s=0.3 + 0.01 + OVERDUE_FLOOR_S - 1e-6)[1] == NOTHING
+    at_wake(scheduler, until_s=0.3 + 0.01 + OVERDUE_FLOOR_S - 1e-6)
+    assert not scheduler.is_late(1)
+    at_wake(scheduler, until_s=0.3 + 0.02 + OVERDUE_FLOOR_S)
+    assert scheduler.is_late(1)
 
 
 def test_a_critical_frame_is_tried_elsewhere_while_there_is_time():
@@ -142,6 +145,32 @@ def test_late_tiles_are_done_once_each_and_the_frame_when_all_are():
 
     assert ids(done) == ["big"]
     assert scheduler.loads()["near"].num_waiting == 0
+
+
+@pytest.mark.parametrize("how", ["batch_lost", "batch_out_of_memory", "batch_refused"])
+def test_tiles_that_the_late_batch_has_answered_are_not_sent_again_with_the_copy(how):
+    """The copy comes back undone: of its tiles only those wait that nobody has answered, here none."""
+    scheduler = scheduler_of(sample_frame("big", size_hw=UHD), near=2, scheduling=Scheduling(max_chunk_s=0.05))
+    first, second, *_ = scheduler.decide(0.0).batches
+    assert first.replica != second.replica
+    now_s, copies = 0.0, []
+    while not copies:
+        now_s = scheduler.next_wake_s()
+        if not scheduler.is_late(second.batch_id) and now_s > 0.3 and scheduler._batches.get(second.batch_id):
+            scheduler.batch_ended(second.batch_id, 0.3)
+        copies = [b for b in scheduler.decide(now_s).batches if {p.number for p in b.pieces} & numbers_of(first)]
+    assert scheduler.batch_ended(first.batch_id, now_s) == ()
+    waiting_before = scheduler.loads()["near"].num_waiting
+    copy = copies[0]
+    assert numbers_of(copy) <= numbers_of(first)
+    assert getattr(scheduler, how)(copy.batch_id, now_s) == ()
+
+    assert scheduler.loads()["near"].num_waiting == waiting_before
+
+
+def numbers_of(batch) -> set[int]:
+    """Which tiles are in a batch."""
+    return {piece.number for piece in batch.pieces}
 
 
 def test_a_frame_without_another_chance_ends_soon_after_its_deadline():
@@ -240,6 +269,14 @@ def test_a_slow_replica_gets_nothing_while_another_one_can():
     assert scheduler.loads()["near"].num_replicas == 1
     admit(scheduler, *criticals("c4", arrived_s=50.0))
     assert {batch.replica for batch in scheduler.decide(50.0).batches} == {"near-0"}
+
+
+def test_nothing_is_held_against_a_replica_that_has_gone():
+    """Another one may get its name; and the status names those that are there."""
+    scheduler = slow_pool()
+    scheduler.replicas_ready("near", ["near-1"])
+
+    assert (scheduler.slow_replicas("near"), scheduler.unfit_replicas("near", 0.0)) == ((), {})
 
 
 def test_probes_bring_a_slow_replica_back():

@@ -53,11 +53,13 @@ def test_the_json_has_these_keys():
     assert json.loads(json.dumps(view)) == view
     assert list(view) == [
         "uptime_s", "num_in_flight", "num_records_lost", "outcomes", "verdicts", "rates", "routers", "pools", "nodes",
+        "spool",
     ]  # fmt: skip
     assert list(view["rates"]) == ["over_s", "outcomes_hz", "verdicts_hz"]
     assert view["pools"][0] | {"replicas": []} == {
         "pool": "near", "num_ready": 2, "num_wanted": 2, "waiting": {"critical": 1, "normal": 4, "deferred": 0},
         "waiting_device_s": 0.21, "num_running": 3, "num_credits": 2, "rung": 1, "memory_level": "high", "trouble": "",
+        "unhealthy": {},
         "replicas": [],
     }  # fmt: skip
     assert view["pools"][0]["replicas"][1] == {
@@ -65,7 +67,7 @@ def test_the_json_has_these_keys():
         "memory_used_bytes": int(21.6 * 2**30), "memory_total_bytes": int(22.5 * 2**30), "temperature_c": 88.0,
         "utilisation": 1.0, "notes": ["slowed down: hw_thermal"],
     }  # fmt: skip
-    assert view["nodes"][2] == {
+    assert view["nodes", "spool"][2] == {
         "node": "93aa41c7", "host": "line-gpu-2", "address": "10.0.0.12", "state": "draining", "is_head": False,
         "num_cpus": 16.0, "cpus_used": 3.0, "num_gpus": 1.0, "gpus_used": 1.0, "memory_bytes": 44 * 2**30,
         "labels": {"gpu": "l4", "hall": "3"}, "metrics_port": 8080,
