@@ -67,7 +67,7 @@ def test_the_json_has_these_keys():
         "memory_used_bytes": int(21.6 * 2**30), "memory_total_bytes": int(22.5 * 2**30), "temperature_c": 88.0,
         "utilisation": 1.0, "notes": ["slowed down: hw_thermal"],
     }  # fmt: skip
-    assert view["nodes", "spool"][2] == {
+    assert view["nodes"][2] == {
         "node": "93aa41c7", "host": "line-gpu-2", "address": "10.0.0.12", "state": "draining", "is_head": False,
         "num_cpus": 16.0, "cpus_used": 3.0, "num_gpus": 1.0, "gpus_used": 1.0, "memory_bytes": 44 * 2**30,
         "labels": {"gpu": "l4", "hall": "3"}, "metrics_port": 8080,
