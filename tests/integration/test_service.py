@@ -112,6 +112,7 @@ def test_a_frame_leaves_one_whole_record(service, scene_hwc):
         "num_detections": len(result.detections),
         "outcome": "finished",
         "error": None,
+        "router": result.router,
     }
     total_ms = times.pop("total_ms")
     assert set(times) == {"queue_ms", "transfer_ms", "preprocess_ms", "infer_ms", "postprocess_ms"}

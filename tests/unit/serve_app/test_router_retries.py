@@ -109,6 +109,7 @@ def test_a_frame_stays_while_one_of_its_callers_waits(gone):
         callers["second"] = once_more(world, "a")
         await world.settle()
         callers.pop(gone).cancel()
+        await world.settle()
         await with_replica(world)
         (await world.near.next_call()).answer(found(0.5))
         ((_, caller),) = callers.items()

@@ -106,8 +106,9 @@ def test_what_was_refused_has_not_been_served():
     scheduler = scheduler_of(
         sample_frame("n"), near=1, scheduling=Scheduling(max_starve_s=0.5, max_chunk_s=0.2, max_defer_s=5.0)
     )
-    (batch,) = scheduler.decide(0.0).batches
-    refuse(scheduler, batch, 0.45)
+    for now_s in (0.0, 0.45):
+        (batch,) = scheduler.decide(now_s).batches
+        refuse(scheduler, batch, now_s)
     admit(scheduler, *criticals("a", "b", "c", "d", "e", "f", arrived_s=0.45))
 
     first = scheduler.decide(0.6).batches[0]
