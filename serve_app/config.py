@@ -212,6 +212,9 @@ def prepare_ray_environment() -> None:
     # Serve's controller looks ten times a second whether anything has changed: 45 ms of CPU a second with what that
     # asks of Ray's own store, which an embedded device wants for frames. Twice a second a dead replica is seen as well.
     os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
+    # A replica that fetches a frame may ask a machine first that has just died; Ray asks the next one after this time,
+    # which is 10 s unless it is told.
+    os.environ.setdefault("RAY_object_manager_pull_timeout_ms", "1000")
     # Nothing about a factory leaves it unasked.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
