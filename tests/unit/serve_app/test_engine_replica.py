@@ -509,8 +509,8 @@ def test_a_lost_frame_fails_each_of_its_tiles_and_no_other(bench):
     assert "got 480×1200 px, announced were 480×600 px" in str(reply.frames[0])
 
 
-def test_every_warmed_shape_is_timed_once_and_reported(monkeypatch):
-    """What the router's latency model begins with: seconds of a batch on the warm engine, and nothing else."""
+def test_of_each_warmed_shape_the_shortest_run_is_reported(monkeypatch):
+    """What the router begins with: seconds of a batch on the warm engine, without the stalls of a start."""
     clock = Clock()
     monkeypatch.setattr(engine_replica, "time", clock)
     latency_s = {WarmShape(VGA, 1): 0.5, WarmShape(VGA, 2): 0.75, WarmShape(HD, 1): 2.0}
@@ -520,6 +520,14 @@ def test_every_warmed_shape_is_timed_once_and_reported(monkeypatch):
             clock.pass_s(30.0)
             super().warm(shapes)
 
+        def infer(self, batch_nhwc):
+            if self.num_stalls:
+                self.num_stalls -= 1
+                clock.pass_s(5.0)
+            return super().infer(batch_nhwc)
+
+        num_stalls = 2
+
     buckets = (Bucket("vga", "full", "near", (VGA,), (1, 2)), Bucket("hd", "full", "near", (HD,), (1,)))
     plan = sample_plan(pools=(Pool("near"),), buckets=buckets)
     replica = EngineReplica(plan, "near", each(lambda: SlowToWarm(latency_s, clock.pass_s)))
@@ -528,7 +536,7 @@ def test_every_warmed_shape_is_timed_once_and_reported(monkeypatch):
     assert report.latencies == (
         ("vga", WarmShape(VGA, 1), 0.5), ("vga", WarmShape(VGA, 2), 0.75), ("hd", WarmShape(HD, 1), 2.0)
     )  # fmt: skip
-    assert (report.warm_s, report.num_batches) == (63.25, 0)
+    assert (report.warm_s, report.num_batches) == (2 * 30.0 + 3 * 3.25 + 2 * 2 * 5.0, 0)
 
 
 def test_the_stages_of_a_batch_are_told_apart(monkeypatch):

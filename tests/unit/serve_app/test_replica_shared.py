@@ -43,7 +43,7 @@ def replica():
         }
         return PoolEngines(engines, CpuDevice(), lambda: None)
 
-    for _ in range(20):  # warming
+    for _ in range(100):  # warming
         gate.put(None)
     made = EngineReplica(sample_plan(), "near", make)
     while not gate.empty():
