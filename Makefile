@@ -19,7 +19,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint const
 .PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-chaos recall recall-4k soak clean
 
 help: ## Show the targets
-	@sed -n '2,8p' Makefile | sed 's/^#  *//'
+	@sed -n '2,10p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

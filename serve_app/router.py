@@ -77,6 +77,9 @@ from serve_app.verdicts import Outcome, Verdict, VerdictKind
 
 logger = logging.getLogger(__name__)
 
+# A service that is deployed anew has warm engines after some seconds.
+RESTART_S = 5.0
+
 # How often a router that has handed over looks whether its last frame has ended.
 SETTLED_INTERVAL_S = 0.1
 # What is left of a frame's time must be above 0 to be sent on; the receiver lets it expire.
@@ -157,6 +160,7 @@ class Router(DirectlyCalled):
         self._routers = routers
         self._handover = Handover()
         self._may_begin = False
+        self._is_ending = False
         self._limits = ReplicaLimits(self._scheduler)
         self._credits = RouterCredits(self._peers.name, self._scheduler, self._limits, revision)
         self._recent = RecentResults()
@@ -411,8 +415,17 @@ class Router(DirectlyCalled):
                 return
 
     async def let_go(self) -> None:
-        """The application is about to be deleted: replicas that Serve stops are not kept."""
+        """The application is about to be deleted, with all its routers: see `let_go_here`."""
+        await self.let_go_here()
+        await self._peers.ask_others("let_go_here")
+
+    async def let_go_here(self) -> None:
+        """Refuse what waits and what still comes, and keep no replica that Serve stops: it waits for both."""
+        self._is_ending = True
         self._replicas.leave()
+        now_s = time.monotonic()
+        for frame in self._scheduler.take_unbegun():
+            self._end_unserved(frame, Outcome.REJECTED, _service_ends(), now_s)
 
     async def adopt_tickets(self, waiting: dict[str, str], unread: list[tuple[str, FrameResult]]) -> int:
         """Keep the tickets of an older router, see `TicketDesk.adopt`; how many found no room."""
@@ -429,6 +442,9 @@ class Router(DirectlyCalled):
             return answer
         if self._handover.has_begun:
             return asyncio.get_running_loop().create_task(self._relayed(meta, ref, now_s))
+        if self._is_ending:
+            answer.set_result(self._record(refused(meta, None, _service_ends()), now_s, None))
+            return answer
         try:
             frame = self._checked(meta, now_s)
         except InvalidFrameError as err:
@@ -761,6 +777,13 @@ class Router(DirectlyCalled):
         if self._frame_log is not None:
             self._frame_log.write(result, at_s, slo_s)
         return result
+
+
+def _service_ends() -> FrameRejectedError:
+    return FrameRejectedError(
+        f"frame rejected: the service is being stopped; send it again when one serves, not before {RESTART_S:g} s",
+        RESTART_S,
+    )
 
 
 def _rejection(verdict: Verdict) -> FrameRejectedError:

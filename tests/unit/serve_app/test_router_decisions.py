@@ -438,3 +438,21 @@ def test_pixels_of_a_superseded_frame_are_let_go_of():
 def test_the_light_bucket_of_these_plans_is_served_by_the_pool_that_is_watched():
     """Else the tests above would wait for ever."""
     assert LIGHT_BUCKET.pool == "near"
+
+
+def test_a_service_that_ends_refuses_what_waits_and_what_comes():
+    """Serve waits until the router owes nothing: it must not wait for replicas that are about to go."""
+
+    async def scenario(world):
+        waits = world.submit(sample_meta("waits"))
+        await world.settle()
+        await world.router.let_go()
+
+        for results in (await asyncio.wait_for(waits, 2.0), await world.submit(sample_meta("late"))):
+            (result,) = results
+            assert result.outcome is Outcome.REJECTED
+            assert "the service is being stopped" in str(result.error)
+            assert result.error.retry_after_s > 0
+        assert (await world.router.status()).outcomes == {"rejected": 2}
+
+    play(scenario, sample_plan())
