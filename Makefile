@@ -6,6 +6,7 @@
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
 #   make soak      whether memory stays flat, simulated and real
 #   make bench-routers     one router against two, on fake engines
+#   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
@@ -16,10 +17,10 @@ GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-chaos recall recall-4k soak clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak clean
 
 help: ## Show the targets
-	@sed -n '2,10p' Makefile | sed 's/^#  *//'
+	@sed -n '2,11p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -55,7 +56,10 @@ demo: $(VENV)/run.stamp ## Serve five cameras of different sizes on this CPU
 	$(VENV)/bin/framelane demo
 
 test: $(VENV)/dev.stamp ## Unit and integration tests
-	$(VENV)/bin/python -m pytest tests/unit tests/integration
+	$(VENV)/bin/python -m pytest -m 'not cluster' tests/unit tests/integration
+
+test-cluster: $(VENV)/dev.stamp ## Several nodes and routers, restarts with durable frames, real limits of memory
+	$(VENV)/bin/python -m pytest -m cluster tests/integration
 
 check: $(VENV)/dev.stamp ## Lint, formatting, types
 	$(VENV)/bin/ruff check .

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.cluster
+
 DRILL = Path(__file__).with_name("durable_drill.py")
 # Starting Ray and two deployments on a busy machine takes its time; an idle one needs a tenth of it.
 DRILL_S = 280.0

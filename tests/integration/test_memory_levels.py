@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.cluster
+
 SCRIPT = Path(__file__).with_name("memory_pressure.py")
 
 

@@ -31,7 +31,7 @@ PLAN = {
     "slo_s": {"critical": 60, "normal": 60},
 }  # fmt: skip
 
-pytestmark = pytest.mark.timeout(400)  # four nodes start one after the other
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]  # four nodes start one after the other
 
 # What a process that joins the cluster can say of it: where replicas are, and whether new and old clients are served.
 LOOK = """

@@ -15,6 +15,8 @@ import urllib.request
 
 import pytest
 
+pytestmark = pytest.mark.cluster
+
 PLAN = 'models: {light: "bundled:inspection-light"}\nbuckets: {small: {canvases: [[256, 320]]}}\n'
 PATIENCE_S = 90.0
 GAUGE = "ray_framelane_ready_replicas{"

@@ -29,6 +29,7 @@ from serve_app.router_lines import RouterLines
 from serve_app.verdicts import Outcome
 
 pytestmark = [
+    pytest.mark.cluster,
     # Ray 2.60 leaves sockets, files and processes to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
