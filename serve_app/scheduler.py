@@ -36,8 +36,9 @@ from serve_app.replica_credits import MIN_CREDITS_PER_REPLICA, Place, SchedulerS
 from serve_app.routes import Route, RouteTable
 from serve_app.verdicts import RejectCause, Verdict, VerdictKind
 
-# A frame whose replica died is tried once more: twice in a row is the frame's fault as likely as the replica's.
-MAX_ATTEMPTS = 2
+# A frame whose replica died is tried twice more: a node takes several replicas along. Three times in a row is the
+# frame's fault as likely as the replicas'.
+MAX_ATTEMPTS = 3
 # Of the budgets, what noncritical frames may take: critical ones are refused last.
 SHARE_OF_NONCRITICAL = 0.9
 # Looked up for every frame, see `lane_key.py`.

@@ -405,14 +405,15 @@ def test_frames_of_a_dead_replica_go_to_the_next_one(error):
     play(scenario, sample_plan())
 
 
-def test_frames_that_two_replicas_died_with_are_given_up():
-    """Two attempts, then an answer that says so."""
+def test_frames_that_three_replicas_died_with_are_given_up():
+    """Three attempts, then an answer that says so."""
 
     async def scenario(world):
         await with_replica(world)
         caller = world.submit(*metas("a", "b"))
-        (await world.near.next_call()).fail(RayActorError())
-        world.near.say([report("near-1")])
+        for number in (1, 2):
+            (await world.near.next_call()).fail(RayActorError())
+            world.near.say([report(f"near-{number}")])
         (await world.near.next_call()).fail(RayActorError())
         results = await caller
 
@@ -420,7 +421,7 @@ def test_frames_that_two_replicas_died_with_are_given_up():
         assert [str(each.error) for each in results] == [
             "frame: its replica died, and no time or attempt was left for another one"
         ] * 2
-        assert world.near.num_calls == 2
+        assert world.near.num_calls == 3
 
     play(scenario, sample_plan())
 

@@ -46,15 +46,16 @@ def test_a_refused_batch_waits_again_in_its_order():
 
 
 def test_a_refusal_is_no_attempt():
-    """However often it happens; two deaths of its replica would end the frame."""
+    """However often it happens; three deaths of its replicas would end the frame."""
     scheduler = scheduler_of(sample_frame("a"), near=1)
     for step in range(10):
         (batch,) = scheduler.decide(0.1 * step).batches
         refuse(scheduler, batch, 0.1 * step)
     (batch,) = scheduler.decide(1.0).batches
-    scheduler.replicas_ready("near", ["near-1"])
-    assert scheduler.batch_lost(batch.batch_id, 1.0) == ()
-    (batch,) = scheduler.decide(1.1).batches
+    for number in (1, 2):
+        scheduler.replicas_ready("near", [f"near-{number}"])
+        assert scheduler.batch_lost(batch.batch_id, 1.0) == ()
+        (batch,) = scheduler.decide(1.0).batches
     assert ids(scheduler.batch_lost(batch.batch_id, 1.1)) == ["a"]
 
 

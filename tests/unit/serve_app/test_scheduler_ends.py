@@ -168,8 +168,8 @@ def test_a_failed_tile_takes_the_other_tiles_of_its_frame_along():
     assert (scheduler.num_frames, scheduler.decide(0.03)) == (0, NOTHING)
 
 
-def test_frames_of_a_lost_batch_are_sent_once_more_and_then_given_up():
-    """Twice in a row is the frame's fault as likely as the replica's."""
+def test_frames_of_a_lost_batch_are_sent_twice_more_and_then_given_up():
+    """A node takes several replicas along; three in a row are the frame's fault as likely as theirs."""
     frames = (sample_frame("a", deadline_s=10), sample_frame("b", deadline_s=11))
     scheduler = scheduler_of(*frames, near=1)
     assert sent(scheduler.decide(1.0)) == [["a", "b"]]
@@ -177,7 +177,10 @@ def test_frames_of_a_lost_batch_are_sent_once_more_and_then_given_up():
     assert scheduler.batch_lost(1, 2.0) == ()
     scheduler.replicas_ready("near", ["near-1"])
     assert sent(scheduler.decide(2.0)) == [["a", "b"]]
-    assert scheduler.batch_lost(2, 3.0) == frames
+    assert scheduler.batch_lost(2, 2.5) == ()
+    scheduler.replicas_ready("near", ["near-2"])
+    assert sent(scheduler.decide(2.5)) == [["a", "b"]]
+    assert scheduler.batch_lost(3, 3.0) == frames
     assert (scheduler.num_frames, scheduler.decide(3.0)) == (0, NOTHING)
 
 
@@ -242,7 +245,7 @@ def test_a_lost_frame_can_be_cancelled_while_it_waits_again():
 
 
 @pytest.mark.parametrize("end", ["ended", "cancelled", "expired", "given up"])
-def test_an_id_that_comes_back_has_both_attempts_again(end):
+def test_an_id_that_comes_back_has_all_attempts_again(end):
     """However a frame ended, nothing of it is remembered: a client may use its id for a new frame."""
     scheduler = scheduler_of(sample_frame("a", deadline_s=5), near=1)
     scheduler.decide(1.0)
@@ -257,6 +260,8 @@ def test_an_id_that_comes_back_has_both_attempts_again(end):
             scheduler.batch_ended(scheduler.decide(1.0).batches[0].batch_id, 1.0)
         case "given up":
             scheduler.batch_lost(scheduler.decide(1.0).batches[0].batch_id, 1.0)
+            scheduler.replicas_ready("near", ["near-9"])
+            assert scheduler.batch_lost(scheduler.decide(1.0).batches[0].batch_id, 1.0) != ()
     admit(scheduler, sample_frame("a", arrived_s=6.0, deadline_s=50))
     scheduler.replicas_ready("near", ["near-2"])
 

@@ -174,15 +174,16 @@ def numbers_of(batch) -> set[int]:
 
 
 def test_a_frame_without_another_chance_ends_soon_after_its_deadline():
-    """Two replicas have fallen silent with it, or there is no time: nobody waits for ever."""
-    scheduler = scheduler_of(sample_frame("twice", deadline_s=20.0), near=2)
+    """Three replicas have fallen silent with it, or there is no time: nobody waits for ever."""
+    scheduler = scheduler_of(sample_frame("thrice", deadline_s=20.0), near=3)
     scheduler.decide(0.0)
+    at_wake(scheduler)
     at_wake(scheduler)
     now_s, decisions = at_wake(scheduler)
 
-    assert (now_s, ids(decisions.given_up), expired(decisions)) == (20.0 + LATE_GRACE_S, ["twice"], [])
+    assert (now_s, ids(decisions.given_up), expired(decisions)) == (20.0 + LATE_GRACE_S, ["thrice"], [])
     assert scheduler.num_frames == 0
-    assert [scheduler.batch_ended(batch_id, 30.0) for batch_id in (1, 2)] == [(), ()]
+    assert [scheduler.batch_ended(batch_id, 30.0) for batch_id in (1, 2, 3)] == [(), (), ()]
 
 
 def test_a_frame_that_hopes_is_answered_by_the_late_batch():
