@@ -9,7 +9,6 @@ finishes. It ends when nobody waits for it any more: Serve waits for the calls t
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -88,7 +87,6 @@ class Handover:
         """There is none yet."""
         self.revision = 0
         self.num_frames = 0
-        self._actor: object | None = None
         self._line: ReplicaLine | None = None
         self._tickets_there: asyncio.Event | None = None
         self._num_calls = 0
@@ -103,16 +101,11 @@ class Handover:
         """Whether a call to the successor is under way."""
         return self._num_calls > 0
 
-    @property
-    def actor(self) -> object | None:
-        """The successor, for those who should call it directly."""
-        return self._actor
-
     def begin(self, revision: int, actor: object) -> bool:
         """Send all to this successor from now on; False if there is one that is as new."""
         if self.has_begun and revision <= self.revision:
             return False
-        self.revision, self._actor, self._line = revision, actor, ReplicaLine(actor)
+        self.revision, self._line = revision, ReplicaLine(actor)
         self._tickets_there = asyncio.Event()
         return True
 
@@ -130,7 +123,7 @@ class Handover:
             return await line.call(method, *arguments, refs=refs)
         except RayActorError:
             if self._line is line:
-                self._actor = self._line = None
+                self._line = None
             raise
         except RayTaskError as err:
             if isinstance(err.cause, FramelaneError):
@@ -141,10 +134,9 @@ class Handover:
 
     async def frame(self, meta: FrameMeta, ref: ray.ObjectRef[Any]) -> FrameResult:
         """The successor's answer to one frame. Raises `RayActorError` if it has died."""
-        revision = self.revision
         result: FrameResult = await self.ask("submit", meta, refs=[ref])
         self.num_frames += 1
-        return dataclasses.replace(result, revision=max(revision, result.revision))
+        return result
 
     async def tickets(self, waiting: dict[str, str], unread: list[tuple[str, FrameResult]]) -> None:
         """Let the successor keep the tickets; then `ticket_ended` for each waiting one."""

@@ -198,7 +198,7 @@ def delete_application() -> None:
 def _let_go() -> None:
     """Tell the router that this is no update: it keeps no replica that Serve stops."""
     with contextlib.suppress(RayServeException, RayError, TimeoutError):
-        serve.get_app_handle(APP_NAME).let_go.remote().result(timeout_s=CONNECT_TIMEOUT_S)
+        router_handle().let_go.remote().result(timeout_s=CONNECT_TIMEOUT_S)
 
 
 def deployment_message() -> str:

@@ -9,11 +9,10 @@ import logging
 import time
 
 import ray
-from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from serve_app.app_name import APP_NAME
+from serve_app.ray_session import router_handle
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +33,7 @@ def running_revision() -> int:
     if not ray.is_initialized():
         return 0
     try:
-        handle = serve.get_app_handle(APP_NAME)
-        revision: int = handle.application_revision.remote().result(timeout_s=ANSWER_TIMEOUT_S)
+        revision: int = router_handle().application_revision.remote().result(timeout_s=ANSWER_TIMEOUT_S)
     except (RayServeException, RayError, TimeoutError) as err:
         logger.info("no application serves: %r", err)
         return 0

@@ -566,7 +566,6 @@ class Scheduler:
                 if waiting.last_start_s > look_s:
                     heappush(expiry, (waiting.last_start_s, next(self._order), epoch, waiting))
                     continue
-                    continue
                 if waiting.has_begun and now_s < waiting.frame.deadline_s:
                     # Some of its tiles have run: the others are due by the deadline only.
                     heappush(expiry, (waiting.frame.deadline_s, next(self._order), epoch, waiting))

@@ -17,7 +17,7 @@ from serve_app.app_name import APP_NAME
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.plan import Plan
 from serve_app.pool_engines import MakeEngines
-from serve_app.ray_session import deployment_message
+from serve_app.ray_session import deployment_message, router_handle
 from serve_app.revision import running_revision
 
 # As long as a first start may take: engines may have to be built.
@@ -81,7 +81,7 @@ def check_room_beside(plan: Plan) -> None:
 
 def _running_plan() -> Plan:
     try:
-        plan: Plan = serve.get_app_handle(APP_NAME).plan.remote().result(timeout_s=ANSWER_TIMEOUT_S)
+        plan: Plan = router_handle().plan.remote().result(timeout_s=ANSWER_TIMEOUT_S)
     except (RayServeException, RayError, TimeoutError) as err:
         raise ServiceUnavailableError(
             f"update: no application {APP_NAME!r} answers ({type(err).__name__}); start one with: framelane up"
