@@ -14,9 +14,9 @@ from serve_app.errors import FrameFailedError, FrameRejectedError, InvalidFrameE
 from serve_app.metric_book import MetricBook, counters_of
 from serve_app.metric_catalog import CATALOG, LATENCY, SECONDS, MetricKind
 from serve_app.metrics import FLUSH_INTERVAL_S, GAUGE_INTERVAL_S, RouterMetrics
+from serve_app.pool_load import PoolLoad
 from serve_app.pressure import MemoryLevel
 from serve_app.results import FrameResult
-from serve_app.scheduler import PoolLoad
 from serve_app.verdicts import Outcome, RejectCause, Verdict, VerdictKind
 
 UNITS = {

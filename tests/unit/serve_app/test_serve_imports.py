@@ -16,18 +16,19 @@ import serve_app
 ENGINES, SERVE_APP = Path(engines.__file__).parent, Path(serve_app.__file__).parent
 
 PURE = [
-    "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_owner", "camera_summary",
-    "cluster_room", "credit_grants", "device_turns", "errors", "frame_ends", "frame_log", "frames", "label_rule",
-    "lane_key", "lanes", "latency", "latency_file", "lingering", "memory_gauge", "memory_level", "metric_book",
-    "metric_catalog", "metrics", "native_plan", "overdue", "placement", "plan", "pool_queue", "pressure",
-    "recent_results", "replica_credits", "replica_fitness", "replica_limits", "replica_pace", "replica_packing",
-    "results", "retries", "router_credits", "router_status", "routes", "scheduler", "spool_rules", "tickets",
-    "verdicts", "planning.bucket_search", "planning.canvas_search", "planning.drift", "planning.engine_memory",
-    "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal", "planning.traffic",
-    "simulation.clairvoyant", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
-    "simulation.simulated_scaling", "simulation.simulation_report", "simulation.simulation_run",
-    "simulation.simulation_table", "simulation.traces", "spool.feed_queue", "spool.record", "spool.result_record",
-    "spool.spool", "spool.spool_answers", "spool.spool_clock", "spool.spool_status",
+    "admission", "autoscaling", "backlog", "batch_forming", "batching", "build_leases", "camera_owner",
+    "camera_summary", "cluster_room", "credit_grants", "decisions", "device_turns", "errors", "frame_ends", "frame_log",
+    "frames", "label_rule", "lane_key", "lanes", "latency", "latency_file", "lingering", "memory_gauge", "memory_level",
+    "metric_book", "metric_catalog", "metrics", "native_plan", "overdue", "placement", "plan", "pool_load",
+    "pool_queue", "pressure", "recent_results", "replica_credits", "replica_fitness", "replica_limits", "replica_pace",
+    "replica_packing", "results", "retries", "router_credits", "router_status", "routes", "running_batches",
+    "scheduler", "spool_rules", "tickets", "verdicts", "waiting_room", "planning.bucket_search",
+    "planning.canvas_search", "planning.drift", "planning.engine_memory", "planning.plan_load", "planning.plan_task",
+    "planning.planner", "planning.proposal", "planning.traffic", "simulation.clairvoyant", "simulation.gpu_tables",
+    "simulation.simulate", "simulation.simulated_replica", "simulation.simulated_scaling",
+    "simulation.simulation_report", "simulation.simulation_run", "simulation.simulation_table", "simulation.traces",
+    "spool.feed_queue", "spool.record", "spool.result_record", "spool.spool", "spool.spool_answers",
+    "spool.spool_clock", "spool.spool_status",
 ]  # fmt: skip
 HEAVY = [
     "ray", "torch", "ultralytics", "tensorrt", "tensorrt_rtx_bindings", "cuda", "pynvml",
