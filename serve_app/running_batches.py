@@ -52,6 +52,7 @@ class RunningBatches:
     Attributes:
         running: those that hold a credit, with the frame of each piece.
         late: those that are overdue: they hold none, and may be answered yet.
+        checks: when to look whether a batch is overdue, and which; what has ended is dropped when it comes up.
     """
 
     def __init__(self, pools: Mapping[str, PoolQueue], room: WaitingRoom, latency: LatencyModel) -> None:
@@ -61,8 +62,7 @@ class RunningBatches:
         self._latency = latency
         self.running: dict[int, tuple[Batch, tuple[Waiting, ...]]] = {}
         self.late: dict[int, LateBatch] = {}
-        # When to look whether a batch is overdue, and which; those that have ended are dropped when they come up.
-        self._checks: list[tuple[float, int]] = []
+        self.checks: list[tuple[float, int]] = []
 
     def sent(self, batch: Batch, entries: tuple[Waiting, ...], start_s: float) -> None:
         """A batch is on its way; it is predicted to start then."""
@@ -70,7 +70,7 @@ class RunningBatches:
         # The earliest moment at which it may be overdue; when exactly is asked then, which is hardly ever.
         is_critical = batch.pieces[0].frame.priority is CRITICAL_PRIORITY
         floor_s = HEDGE_FLOOR_S if is_critical else OVERDUE_FLOOR_S
-        heappush(self._checks, (start_s + batch.run_s + floor_s, batch.batch_id))
+        heappush(self.checks, (start_s + batch.run_s + floor_s, batch.batch_id))
 
     def answered(self, batch_id: int, now_s: float) -> tuple[Batch, tuple[Waiting, ...]]:
         """A batch is answered, so its replica lives: what else it holds is not overdue yet. See `take_back`."""
@@ -81,7 +81,7 @@ class RunningBatches:
 
     def next_check_s(self) -> float:
         """When to look for overdue ones next; infinity: never."""
-        checks = self._checks
+        checks = self.checks
         while checks and checks[0][1] not in self.running:
             heappop(checks)
         return checks[0][0] if checks else math.inf
@@ -115,7 +115,7 @@ class RunningBatches:
 
     def look_for_overdue(self, now_s: float) -> None:
         """Doubt the replicas of batches that are overdue; look again at the others when they may be."""
-        checks = self._checks
+        checks = self.checks
         while checks and checks[0][0] <= now_s:
             check_s, batch_id = heappop(checks)
             if batch_id not in self.running:

@@ -207,10 +207,13 @@ class Scheduler:
 
     def decide(self, now_s: float) -> Decisions:
         """Expire what cannot make its deadline any more, and send what the free credits allow."""
-        self._batches.look_for_overdue(now_s)
+        checks, expiry = self._batches.checks, self._room.expiry
+        if checks and checks[0][0] <= now_s:
+            self._batches.look_for_overdue(now_s)
         expired: list[Expired] = []
         given_up: list[Frame] = []
-        self._room.expire(now_s, expired, given_up)
+        if expiry and expiry[0][0] <= now_s:
+            self._room.expire(now_s, expired, given_up)
         if now_s - self._felt_s >= PRESSURE_INTERVAL_S:
             self._feel_pressure(now_s)
         batches: list[Batch] = []

@@ -116,7 +116,8 @@ class WaitingRoom:
             look_s = waiting.begin_by_s  # another pool can take it in time if this one has no replica by then
         heappush(self.expiry, (look_s, next(self._order), waiting.epoch, waiting))
         if len(self.expiry) > 2 * len(self.entries) + 64:
-            self.expiry = [entry for entry in self.expiry if entry[3].epoch == entry[2]]
+            # In place: `expire` may be going through it.
+            self.expiry[:] = [entry for entry in self.expiry if entry[3].epoch == entry[2]]
             heapify(self.expiry)
 
     def take_out(self, waiting: Waiting) -> None:
