@@ -680,7 +680,7 @@ def test_a_replica_whose_engine_is_stuck_says_so_and_is_to_be_replaced(monkeypat
         with pytest.raises(DeviceLostError, match="has been running one batch for 10 s"):
             replica.check_health()
         staged = asyncio.create_task(replica.infer(request_for(1), refs_to(grey(52))))
-        while not len(replica._turns):
+        while not len(replica._turns):  # noqa: ASYNC110 — it says nothing of itself
             await asyncio.sleep(0)
         with pytest.raises(DeviceLostError, match="is to be replaced"):
             await replica.own_report()
