@@ -189,9 +189,7 @@ def _utilisation(plan: Plan, loads: Sequence[SizeLoad]) -> dict[str, float]:
     return {pool.name: busy_s[pool.name] / pool.num_replicas for pool in plan.pools}
 
 
-def _fresh(
-    plan: Plan, traffic: Traffic, latency: LatencyModel, strides_px: Mapping[str, int]
-) -> tuple[Proposal, ...]:
+def _fresh(plan: Plan, traffic: Traffic, latency: LatencyModel, strides_px: Mapping[str, int]) -> tuple[Proposal, ...]:
     """A fresh plan for each model that frames ask for, of as many canvases, buckets and batches as now."""
     proposals = []
     for model, source in plan.models.items():
