@@ -90,6 +90,8 @@ def _plain(text: str) -> str:
 
 
 def _draw_latency(figure: Figure, figures: LogFigures) -> None:
+    from matplotlib.ticker import LogLocator
+
     axes = figure.add_subplot()
     _label(axes, "Latency from receipt to answer, by class", "", "share of all frames answered by then")
     for name in figures.classes():
@@ -108,7 +110,9 @@ def _draw_latency(figure: Figure, figures: LogFigures) -> None:
     if high_s < 4 * low_s:  # one frame, or frames that took the same
         axes.set_xlim(low_s / 2, high_s * 2)
     axes.xaxis.set_major_formatter(lambda value, _: words.seconds(value))
-    axes.xaxis.set_minor_formatter("")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.xaxis.set_minor_formatter(lambda value, _: words.seconds(value))
+    axes.tick_params(axis="x", which="minor", labelsize=8, colors="#777777")
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False, fontsize=9, ncols=4)
