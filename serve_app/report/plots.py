@@ -32,6 +32,8 @@ VERDICT_COLOURS = (BLUE, GREEN, GOLD, ORANGE, GREY)
 RUNG_COLOURS = (BLUE, SKY, GOLD, ORANGE)
 DPI = 130
 MAX_BARS = 16
+# The left end of a logarithmic axis, which has no 0.
+LEAST_S = 1e-4
 
 
 def save_plots(folder: Path, figures: LogFigures) -> tuple[Path, ...]:
@@ -102,7 +104,7 @@ def _draw_latency(figure: Figure, figures: LogFigures) -> None:
         shares = np.array([0, *seen]) / group.counts.num_frames
         in_time = words.share(group.counts.in_time_fraction)
         axes.plot(
-            np.array([values_s[0], *values_s]), shares, color=CLASS_COLOURS[name], lw=2,
+            np.maximum([values_s[0], *values_s], LEAST_S), shares, color=CLASS_COLOURS[name], lw=2,
             label=f"{name}: {in_time} of {group.counts.num_frames:,} in time",
         )  # fmt: skip
     axes.set_xscale("log")
@@ -161,7 +163,8 @@ def _draw_course(figure: Figure, clock: LogClock, several: str) -> None:
                 below = above
         axes.set_ylim(0, 1.12 * max(float(below.max()), 1e-9))
         axes.set_xlim(0, float(times_s[-1]))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+        if any(map(any, rows)):
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
     axes.set_xlabel("seconds since the first frame")
 
 

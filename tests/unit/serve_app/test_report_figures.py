@@ -19,7 +19,7 @@ from serve_app.report.timeline import ENDS, MAX_STEPS, VERDICTS
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     """Half a minute of an overloaded fleet: the records, and what is read of them."""
-    content = records(*simulated_run(30.0, 6.0))
+    content = records(simulated_run(30.0, 6.0))
     return content, read_logs([write_log(tmp_path_factory.mktemp("log") / "frames.jsonl", content)])
 
 
@@ -130,7 +130,7 @@ def test_a_fleet_without_end_fills_no_memory(tmp_path, monkeypatch):
     for name in ("MAX_CAMERAS", "MAX_GROUPS", "MAX_PLACES", "MAX_CLOCKS", "MAX_ENTRIES"):
         monkeypatch.setattr(log_figures, name, 50)
     lines = [
-        record(at_s=float(n), camera=f"c{n}", source_hw=[100 + n, 100], bucket=f"b{n}", replica=f"r{n}", slo_s=1 + n / 7,
+        record(at_s=float(n), camera=f"c{n}", source_hw=[100 + n, 100], bucket=f"b{n}", replica=f"r{n}", slo_s=1 + n,
                router=f"router-{n}", verdict="degrade", verdict_reason=f"{chr(33 + n % 90) * (n % 40)} of {n}")
         for n in range(4000)
     ]  # fmt: skip

@@ -60,7 +60,7 @@ def test_foreign_lines_are_counted_by_kind_and_named(tmp_path):
     "changes",
     [
         {"outcome": "lost"}, {"verdict": "maybe"}, {"source_hw": [480]}, {"source_hw": [-1, 2]}, {"canvas_hw": "x"},
-        {"at_s": "noon"}, {"total_ms": True}, {"slo_s": {}}, {"canvas_hw": [10**9, 10**9]},
+        {"at_s": "noon"}, {"total_ms": True}, {"total_ms": 1e308}, {"slo_s": {}}, {"canvas_hw": [10**9, 10**9]},
     ],
     ids=str,
 )  # fmt: skip

@@ -38,8 +38,10 @@ def test_a_frame_that_waited_names_what_ran_meanwhile(tmp_path):
     assert story(slow) == (
         "1.3 s of it (93.5 %) was waiting for its batch.",
         "It ran alone on canvas 480×640 by full on replica cpu-1.",
-        "While it waited its pool answered 2 frames of its router in 2 batches (1 deferred, 1 normal); 1 of them had "
-        "come after it. The longest was one frame on 1088×1920, 900 ms of the network, with a frame of yard.",
+        (
+            "While it waited its pool answered 2 frames of its router in 2 batches (1 deferred, 1 normal); 1 of them "
+            "had come after it. The longest was one frame on 1088×1920, 900 ms of the network, with a frame of yard."
+        ),
     )
 
 
