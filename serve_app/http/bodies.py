@@ -1,4 +1,4 @@
-"""Reads bodies of requests: never more than allowed, never for longer, and never more of all together than there is room.
+"""The door: how many requests may be inside, and how many bytes their bodies and images may hold together.
 
 A slow client holds its place for `read_timeout_s` at most, whatever it sends meanwhile.
 """
@@ -50,20 +50,17 @@ class Door:
 
 
 class Guest:
-    """One request inside, and the bytes that it holds."""
+    """One request inside, and the bytes that it holds: its body, and its decoded images."""
 
     def __init__(self, door: Door, limits: HttpLimits, *, is_critical: bool) -> None:
         """`Door.entered` makes them."""
         self._door = door
         self._limits = limits
-        self._most_bytes = limits.max_bodies_bytes
-        if not is_critical:
-            # At least one body of the largest size has room.
-            self._most_bytes = max(limits.max_body_bytes, int(limits.max_bodies_bytes * NONCRITICAL_FRACTION))
+        self._most_bytes = int(limits.max_bodies_bytes * (1.0 if is_critical else NONCRITICAL_FRACTION))
         self._num_bytes = 0
 
     async def read(self, request: Request) -> bytes:
-        """The whole body.
+        """The whole body, which is held until `let_go`, or until the request leaves.
 
         Raises:
             HttpError: its length is no number, or the client went away.
@@ -72,29 +69,43 @@ class Guest:
         announced = _announced_bytes(request)
         if announced is not None:
             self._check(announced)
-            self._take(announced)
+            self.hold(announced)
         try:
             return await asyncio.wait_for(self._read(request, announced or 0), self._limits.read_timeout_s)
         except asyncio.TimeoutError as err:
             raise SlowClientError(
-                f"body: it has not come within {self._limits.read_timeout_s:g} s, which are allowed; send it faster"
+                f"body: it has not come within {self._limits.read_timeout_s:g} s, which are allowed; send it faster, or "
+                "raise http.read_timeout_s in the plan"
             ) from err
         except ClientDisconnect as err:
             raise HttpError("body: the client went away") from err
 
-    def let_go(self) -> None:
-        """The bytes are used."""
-        self._door.num_bytes -= self._num_bytes
-        self._num_bytes = 0
+    def hold(self, num_bytes: int) -> None:
+        """Take room for so many bytes more. Raises `DoorFullError`; whoever is alone inside always has room."""
+        others = self._door.num_bytes - self._num_bytes
+        if others and self._door.num_bytes + num_bytes > self._most_bytes:
+            raise DoorFullError(
+                f"bodies: {self._door.num_bytes:,} bytes of requests and images are held, {self._most_bytes:,} allowed; "
+                f"try again in {RETRY_S:g} s",
+                RETRY_S,
+            )
+        self._door.num_bytes += num_bytes
+        self._num_bytes += num_bytes
 
-    async def _read(self, request: Request, num_taken: int) -> bytes:
+    def let_go(self, num_bytes: int | None = None) -> None:
+        """So many bytes are used, and not referred to any more; None: all of them."""
+        given = self._num_bytes if num_bytes is None else min(num_bytes, self._num_bytes)
+        self._door.num_bytes -= given
+        self._num_bytes -= given
+
+    async def _read(self, request: Request, num_held: int) -> bytes:
         body = bytearray()
         async for chunk in request.stream():
-            self._check(len(body) + len(chunk))
-            more = len(body) + len(chunk) - num_taken
-            if more > 0:
-                self._take(more)
-                num_taken += more
+            num_bytes = len(body) + len(chunk)
+            self._check(num_bytes)
+            if num_bytes > num_held:
+                self.hold(num_bytes - num_held)
+                num_held = num_bytes
             body += chunk
         return bytes(body)
 
@@ -104,16 +115,6 @@ class Guest:
                 f"body: got {num_bytes:,} bytes or more, allowed are {self._limits.max_body_bytes:,}; send fewer or "
                 "smaller images, or raise http.max_body_bytes in the plan"
             )
-
-    def _take(self, num_bytes: int) -> None:
-        if self._door.num_bytes + num_bytes > self._most_bytes:
-            raise DoorFullError(
-                f"bodies: {self._door.num_bytes:,} bytes are being read, {self._most_bytes:,} allowed; try again in "
-                f"{RETRY_S:g} s",
-                RETRY_S,
-            )
-        self._door.num_bytes += num_bytes
-        self._num_bytes += num_bytes
 
 
 def _announced_bytes(request: Request) -> int | None:

@@ -69,8 +69,8 @@ class Caller:
         """Raise `NotAllowedError` if this caller may not send frames of this priority."""
         if priority == Priority.CRITICAL.value and not self.may_be_critical:
             raise NotAllowedError(
-                f"priority: got 'critical' from key {self.name!r}, allowed is 'normal': set critical: true for it in the "
-                "service's file of keys"
+                f"priority: got 'critical' from key {self.name!r}, allowed is 'normal': set critical: true for it in "
+                "the service's file of keys"
             )
 
     def check_camera(self, camera: str) -> None:
@@ -148,8 +148,8 @@ def hash_of(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def caller_of(request: Request) -> Caller:
-    """The dependency of every path that is not open to all. Raises `KeyMissingError`."""
+async def caller_of(request: Request) -> Caller:
+    """The dependency of every path that is not open to all; no thread for it, so async. Raises `KeyMissingError`."""
     book: CallerBook = request.app.state.callers
     return book.caller(key_in(request))
 
