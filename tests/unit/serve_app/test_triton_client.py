@@ -160,7 +160,8 @@ def test_parameters_say_who_and_how_soon(triton, gateway):
     triton.infer("framelane", image, query_params={"camera": "gate-3", "priority": "critical"})
     triton.infer("framelane", image)
     assert [rest for _, *rest in gateway.asked] == [
-        ["gate-1", "critical", 0.25], ["gate-2", "normal", 1.5], ["gate-3", "critical", None], ["camera", "normal", None],
+        ["gate-1", "critical", 0.25], ["gate-2", "normal", 1.5], ["gate-3", "critical", None],
+        ["camera", "normal", None],
     ]  # fmt: skip
 
 
