@@ -75,10 +75,14 @@ class Caller:
 
     def check_camera(self, camera: str) -> None:
         """Raise `NotAllowedError` if this caller may not name this camera."""
-        if not any(fnmatch.fnmatchcase(camera, pattern) for pattern in self._rule.cameras):
+        if not self.may_name(camera):
             raise NotAllowedError(
                 f"camera: got {camera[:80]!r} from key {self.name!r}, allowed are {', '.join(self._rule.cameras)}"
             )
+
+    def may_name(self, camera: str) -> bool:
+        """Whether it may send frames of this camera, and see its results."""
+        return any(fnmatch.fnmatchcase(camera, pattern) for pattern in self._rule.cameras)
 
     def charge(self, num_frames: int) -> None:
         """Take so many frames off its rate.
