@@ -213,6 +213,12 @@ def engine_cache_folder(plan: Plan | None = None) -> Path:
     return Path(own) if own else Path(base) / "framelane" / "engines"
 
 
+def http_keys_path(plan: Plan) -> Path | None:
+    """The file of API keys: the environment's, else the plan's; None: there is none, anybody may call."""
+    named = os.environ.get("FRAMELANE_HTTP_KEYS") or plan.http.keys
+    return Path(named) if named else None
+
+
 def ray_address() -> str | None:
     """The Ray cluster that the user's environment names, as Ray itself reads it."""
     return os.environ.get("RAY_ADDRESS") or None

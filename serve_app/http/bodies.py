@@ -74,8 +74,8 @@ class Guest:
             return await asyncio.wait_for(self._read(request, announced or 0), self._limits.read_timeout_s)
         except asyncio.TimeoutError as err:
             raise SlowClientError(
-                f"body: it has not come within {self._limits.read_timeout_s:g} s, which are allowed; send it faster, or "
-                "raise http.read_timeout_s in the plan"
+                f"body: it has not come within {self._limits.read_timeout_s:g} s, which are allowed; send it faster, "
+                "or raise http.read_timeout_s in the plan"
             ) from err
         except ClientDisconnect as err:
             raise HttpError("body: the client went away") from err
@@ -85,8 +85,8 @@ class Guest:
         others = self._door.num_bytes - self._num_bytes
         if others and self._door.num_bytes + num_bytes > self._most_bytes:
             raise DoorFullError(
-                f"bodies: {self._door.num_bytes:,} bytes of requests and images are held, {self._most_bytes:,} allowed; "
-                f"try again in {RETRY_S:g} s",
+                f"bodies: {self._door.num_bytes:,} bytes of requests and images are held, {self._most_bytes:,} "
+                f"allowed; try again in {RETRY_S:g} s",
                 RETRY_S,
             )
         self._door.num_bytes += num_bytes

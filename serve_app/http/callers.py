@@ -1,48 +1,22 @@
-"""Who calls: API keys, what their holders may do, and how many frames a second; pure but for `caller_of`.
-
-Keys are kept as SHA-256 only. They are 256 random bits, which no list of passwords has, so a slow hash would protect
-nothing more.
-"""
+"""Who calls, what they may do, and how many frames a second of theirs are left; pure but for `caller_of`."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import fnmatch
-import hashlib
 import hmac
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from fastapi import Request
 
 from serve_app.frames import Priority
 from serve_app.http.errors import KeyMissingError, NotAllowedError, RateExceededError
+from serve_app.http.key_rules import KeyRule, hash_of
 
 KEY_HEADER = "x-api-key"
 # Without a rate of its own a key has none.
 ANONYMOUS = "anonymous"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRule:
-    """One API key, as its file says.
-
-    Attributes:
-        name: how logs and errors call its holder.
-        sha256: of the key, in hexadecimal.
-        may_be_critical: whether it may send critical frames.
-        frames_hz: frames a second it may send in the long run; None: any.
-        burst: frames it may send at once after a pause.
-        cameras: patterns of the cameras that it may name.
-    """
-
-    name: str
-    sha256: str
-    may_be_critical: bool = False
-    frames_hz: float | None = None
-    burst: int = 1
-    cameras: tuple[str, ...] = ("*",)
 
 
 class Caller:
@@ -75,10 +49,14 @@ class Caller:
 
     def check_camera(self, camera: str) -> None:
         """Raise `NotAllowedError` if this caller may not name this camera."""
-        if not any(fnmatch.fnmatchcase(camera, pattern) for pattern in self._rule.cameras):
+        if not self.may_name(camera):
             raise NotAllowedError(
                 f"camera: got {camera[:80]!r} from key {self.name!r}, allowed are {', '.join(self._rule.cameras)}"
             )
+
+    def may_name(self, camera: str) -> bool:
+        """Whether it may send frames of this camera, and see its results."""
+        return any(fnmatch.fnmatchcase(camera, pattern) for pattern in self._rule.cameras)
 
     def charge(self, num_frames: int) -> None:
         """Take so many frames off its rate.
@@ -141,11 +119,6 @@ class CallerBook:
         if not found:
             raise KeyMissingError("key: got one that this service does not know; ask whoever runs it for another")
         return found[0]
-
-
-def hash_of(key: str) -> str:
-    """What is stored of a key."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 async def caller_of(request: Request) -> Caller:

@@ -97,7 +97,7 @@ class ClientGateway:
         try:
             spooled = NO_PAGE
             if client.plan.rule_of(camera).durable:
-                spooled = await client.spool.results(camera, place.spool, 0.0 if not wait_s else wait_s)
+                spooled = await client.spool.results(camera, place.spool, min(wait_s, MAX_WAIT_S))
                 wait_s = 0.0
             page: ResultsPage = await client.ask_async(
                 "ticket_results", camera, place.router, min(wait_s, MAX_WAIT_S), camera=camera

@@ -34,15 +34,19 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
-def error_response(request: Request, err: FramelaneError, **fields: Any) -> JSONResponse:
+def error_response(
+    request: Request, err: FramelaneError, *, retry_after_s: float | None = None, **fields: Any
+) -> JSONResponse:
     """The response to an error, in the words of the protocol that was asked.
 
     Args:
         request: whose path says which protocol that is.
         err: what went wrong; its class has the status.
+        retry_after_s: when to try again; None: what the error says.
         fields: more for `/v1`, such as `outcome`.
     """
-    return _response(request, err.http_status, str(err), retry_after_s=err.retry_after_s, err=err, **fields)
+    wait_s = err.retry_after_s if retry_after_s is None else retry_after_s
+    return _response(request, err.http_status, str(err), retry_after_s=wait_s, err=err, **fields)
 
 
 def result_error(result: FrameResult) -> FramelaneError | None:
@@ -105,7 +109,7 @@ def _response(
     body = {"type": "about:blank", "title": _phrase(status), "status": status, "detail": message}
     if retry_after_s is not None:
         body["retry_after_s"] = round(retry_after_s, 3)
-    return JSONResponse(body | fields, status, headers=all_headers, media_type=PROBLEM_TYPE)
+    return JSONResponse(fields | body, status, headers=all_headers, media_type=PROBLEM_TYPE)
 
 
 def _phrase(status: int) -> str:

@@ -82,10 +82,9 @@ def test_a_damaged_request_is_read_or_refused(body, header, is_at_end):
         at = body.rfind(b"}") + 1 if is_at_end else header
         batch = ImageBatch(read_request(body, json_length(body, at), 4, OUTPUT_NAMES), MAX_PX)
         shapes = [batch.decoded(index).shape for index in range(batch.num_images)]
-    except FramelaneError as err:
-        assert len(str(err)) < 600
-    else:
-        assert all(shape[0] * shape[1] <= MAX_PX for shape in shapes)
+    except FramelaneError:
+        return
+    assert all(shape[0] * shape[1] <= MAX_PX for shape in shapes)
 
 
 MEASURE = """
@@ -96,8 +95,8 @@ value = json.loads(data)
 print(tracemalloc.get_traced_memory()[1])
 """
 GROWING = [
-    b"[],", b"{},", b'{"a":1},', b"1,", b"1e9,", b'"",', b'"ab",', b"[[]],", b'"\xc3\xa9",', b'"\\ud83d\\ude00abcdefgh",',
-    b'"' + b"a" * 99 + b'\xf0\x9f\x98\x80",',
+    b"[],", b"{},", b'{"a":1},', b"1,", b"1e9,", b'"",', b'"ab",', b"[[]],", b'"\xc3\xa9",', 
+    b'"\\ud83d\\ude00abcdefgh",', b'"' + b"a" * 99 + b'\xf0\x9f\x98\x80",',
 ]  # fmt: skip
 
 
