@@ -19,7 +19,7 @@ from serve_app.results import FrameResult
 
 logger = logging.getLogger(__name__)
 
-V2_PREFIX = "/v2/"
+V2_PREFIX = "/v2"
 PROBLEM_TYPE = "application/problem+json"
 # A value of the caller's is quoted so far and no further.
 MAX_QUOTED = 80
@@ -104,7 +104,7 @@ def _response(
         all_headers["WWW-Authenticate"] = 'Bearer realm="framelane", Basic realm="framelane", charset="UTF-8"'
     if err is not None and err.http_status in (408, 413) and isinstance(err, HttpError):
         all_headers["Connection"] = "close"  # the rest of the body is not read
-    if request.url.path.startswith(V2_PREFIX):
+    if f"{request.url.path}/".startswith(f"{V2_PREFIX}/"):
         return JSONResponse({"error": message}, status, headers=all_headers)
     body = {"type": "about:blank", "title": _phrase(status), "status": status, "detail": message}
     if retry_after_s is not None:

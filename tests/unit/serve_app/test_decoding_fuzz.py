@@ -95,7 +95,7 @@ value = json.loads(data)
 print(tracemalloc.get_traced_memory()[1])
 """
 GROWING = [
-    b"[],", b"{},", b'{"a":1},', b"1,", b"1e9,", b'"",', b'"ab",', b"[[]],", b'"\xc3\xa9",', 
+    b"[],", b"{},", b'{"a":1},', b"1,", b"1e9,", b'"",', b'"ab",', b"[[]],", b'"\xc3\xa9",',
     b'"\\ud83d\\ude00abcdefgh",', b'"' + b"a" * 99 + b'\xf0\x9f\x98\x80",',
 ]  # fmt: skip
 
