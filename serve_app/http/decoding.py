@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from engines.letterbox import Image
 from serve_app.frames import Priority
 
 # More of them would take the cores of engines on the same machine; one full-HD JPEG takes some 10 ms.
 NUM_THREADS = 2
+
+T = TypeVar("T")
 
 
 class DecodeRoom:
@@ -21,7 +23,7 @@ class DecodeRoom:
         self._critical = ThreadPoolExecutor(1, "decode-critical")
         self._others = ThreadPoolExecutor(num_threads, "decode")
 
-    async def decoded(self, decode: Callable[[], Image], priority: str) -> Image:
+    async def decoded(self, decode: Callable[[], T], priority: str) -> T:
         """What `decode` returns or raises."""
         room = self._critical if priority == Priority.CRITICAL.value else self._others
         return await asyncio.get_running_loop().run_in_executor(room, decode)

@@ -108,6 +108,7 @@ def png_chunks(data: bytes) -> Iterator[PngChunk]:
 
 def _png_header(data: bytes) -> ImageHeader:
     header: ImageHeader | None = None
+    has_pixels = False
     for chunk in png_chunks(data):
         is_header = chunk.kind == b"IHDR" and chunk.end - chunk.start == _PNG_CHUNK_FRAME_BYTES + _PNG_HEADER_BYTES
         if is_header is not (header is None):
@@ -115,8 +116,11 @@ def _png_header(data: bytes) -> ImageHeader:
         if is_header:
             width, height = (int.from_bytes(data[chunk.start + at : chunk.start + at + 4], "big") for at in (8, 12))
             header = ImageHeader(ImageFormat.PNG, height, width)
-    if header is None:
-        raise _truncated("PNG", data)
+        has_pixels |= chunk.kind == b"IDAT"
+        if chunk.kind == b"IEND" and chunk.end - chunk.start != _PNG_CHUNK_FRAME_BYTES:
+            raise ImageDataError("image: got a PNG whose end (IEND) holds data, allowed is none; write the file anew")
+    if header is None or not has_pixels:
+        raise ImageDataError("image: got a PNG without a picture; send it again")
     return header
 
 

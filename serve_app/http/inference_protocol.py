@@ -155,7 +155,7 @@ class InferenceProtocol:
         door: Door = request.app.state.door
         with door.entered(priority.value) as guest:
             caller.charge(1)
-            asked, batch = await self._read(request, guest, _length(header_length))
+            asked, batch = await self._read(request, guest, _length(header_length), priority.value)
             camera = asked.parameters.camera if asked.parameters.camera is not None else camera
             chosen = asked.parameters.priority if asked.parameters.priority is not None else priority.value
             caller.check_priority(chosen)
@@ -168,24 +168,28 @@ class InferenceProtocol:
         is_partial = asked.parameters.allow_partial and any(result.error is None for result in results)
         if err is not None and not is_partial:
             raise err
-        return await asyncio.to_thread(_answer, asked, results, request.headers.get("accept-encoding", ""))
+        accept = request.headers.get("accept-encoding", "")
+        return await self._room.decoded(partial(_answer, asked, results, accept), chosen)
 
-    async def _read(self, request: Request, guest: Guest, header: int | None) -> tuple[InferRequest, ImageBatch]:
-        """Read, unpack and check a request; millions of values are read in a thread."""
+    async def _read(
+        self, request: Request, guest: Guest, header: int | None, priority: str
+    ) -> tuple[InferRequest, ImageBatch]:
+        """Read, unpack and check a request, in threads beside the event loop, and with room for it at the door."""
         body = await guest.read(request)
         encoding = request.headers.get("content-encoding", "")
         most_bytes = unpacked_bytes_at_most(len(body), encoding, self._limits.max_body_bytes)
         if most_bytes:
             guest.hold(most_bytes)
-            packed, body = body, await asyncio.to_thread(unpack, body, encoding, self._limits.max_body_bytes)
-            guest.let_go(most_bytes - len(body) + len(packed))
-            del packed
+            num_packed = len(body)
+            body = await self._room.decoded(partial(unpack, body, encoding, self._limits.max_body_bytes), priority)
+            guest.let_go(most_bytes - len(body) + num_packed)
         num_json = json_length(body, header)
-        cost_bytes = json_cost_bytes(body[:num_json])
+        cost_bytes = await self._room.decoded(lambda: json_cost_bytes(body[:num_json]), priority)
         guest.hold(cost_bytes)
-        asked = await asyncio.to_thread(read_request, body, num_json, self._limits.max_parts, OUTPUT_NAMES)
+        read = partial(read_request, body, num_json, self._limits.max_parts, OUTPUT_NAMES)
+        asked = await self._room.decoded(read, priority)
         guest.let_go(cost_bytes)
-        return asked, await asyncio.to_thread(ImageBatch, asked, self._limits.max_image_px)
+        return asked, await self._room.decoded(partial(ImageBatch, asked, self._limits.max_image_px), priority)
 
     async def _detect(self, batch: ImageBatch, camera: str, priority: str, slo_s: float | None) -> list[FrameResult]:
         """All frames of a batch at once, so that they can share batches; decoding is over before the first is sent."""

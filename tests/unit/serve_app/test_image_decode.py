@@ -156,6 +156,34 @@ def test_compressed_notes_of_a_png_are_never_unpacked(monkeypatch):
     assert seen == [len(plain)]
 
 
+# Found by the fuzzer: a chunk of 4 GB, said to stand behind the end, for which OpenCV took the memory.
+BEHIND_THE_END = b"\xff\xf8\x00\x00IEND"
+
+
+def test_what_stands_behind_the_end_of_a_png_is_not_believed(monkeypatch):
+    """Cameras append things; the decoder sees the picture alone."""
+    seen = []
+    decoder = cv2.imdecode
+    monkeypatch.setattr(
+        image_decode.cv2, "imdecode", lambda data, flag: seen.append(data.nbytes) or decoder(data, flag)
+    )
+    data = encoded(".png")
+    np.testing.assert_array_equal(decode_image(data + BEHIND_THE_END, "", MAX_PX), picture())
+    assert seen == [len(data)]
+
+
+@pytest.mark.usefixtures("no_decoder")
+def test_a_png_without_pixels_or_with_data_in_its_end_is_refused():
+    """As the fuzzer wrote them: the end is an end, and there is a picture before it."""
+    header = encoded(".png")[:33]
+    for rest, words in (
+        (png_chunk(b"IEND", b""), "without a picture"),
+        (png_chunk(b"IEND", bytes(83)) + BEHIND_THE_END, "whose end"),
+    ):
+        with pytest.raises(ImageDataError, match=words):
+            decode_image(header + rest, "", MAX_PX)
+
+
 @pytest.mark.parametrize("settings", JPEG_SETTINGS.values(), ids=JPEG_SETTINGS.keys())
 def test_a_jpeg_cut_anywhere_is_refused(settings):
     """OpenCV would fill the rest with grey."""
