@@ -154,7 +154,7 @@ class V1:
             asked.caller.charge(1)
             images = await self._images(request, guest)
             if len(images) > 1:
-                asked.caller.charge(len(images) - 1)
+                asked.caller.charge(len(images) - 1, num_charged=1)
             if not request.headers.get("content-type", "").lower().startswith(MULTIPART_TYPE):
                 return await self._alone(request, images[0], guest, asked, serve)
             parts = await asyncio.gather(*(self._part(image, guest, asked, serve) for image in images))
