@@ -58,8 +58,12 @@ class Caller:
         """Whether it may send frames of this camera, and see its results."""
         return any(fnmatch.fnmatchcase(camera, pattern) for pattern in self._rule.cameras)
 
-    def charge(self, num_frames: int) -> None:
+    def charge(self, num_frames: int, num_charged: int = 0) -> None:
         """Take so many frames off its rate.
+
+        Args:
+            num_frames: how many.
+            num_charged: of the same request, before.
 
         Raises:
             RateExceededError: there are not so many left; nothing was taken.
@@ -70,10 +74,10 @@ class Caller:
         now_s = self._clock_s()
         self._tokens = min(float(self._rule.burst), self._tokens + (now_s - self._at_s) * rate_hz)
         self._at_s = now_s
-        if num_frames > self._rule.burst:
+        if num_frames + num_charged > self._rule.burst:
             raise RateExceededError(
-                f"rate: got {num_frames} frames at once from key {self.name!r}, allowed are {self._rule.burst}; "
-                "send fewer in one request"
+                f"rate: got {num_frames + num_charged} frames at once from key {self.name!r}, allowed are "
+                f"{self._rule.burst}; send fewer in one request"
             )
         if self._tokens < num_frames:
             wait_s = (num_frames - self._tokens) / rate_hz

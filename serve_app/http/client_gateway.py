@@ -136,7 +136,7 @@ class ClientGateway:
             )
         except FramelaneError as err:
             return Readiness(is_ready=False, reasons=(str(err),))
-        return readiness_of(view, self.plan)
+        return readiness_of(view, self.plan.pools)
 
     async def until_tickets_ended(self) -> None:
         """Wait until the frames of all tickets that this process gave out must have ended: it owns their pixels."""

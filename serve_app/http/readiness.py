@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from serve_app.http.gateway import Readiness
 from serve_app.memory_level import MemoryLevel
-from serve_app.plan import Plan
+from serve_app.plan import Pool
 from serve_app.results import PoolStatus
 from serve_app.service_view import ServiceView
 
 
-def readiness_of(view: ServiceView, plan: Plan) -> Readiness:
+def readiness_of(view: ServiceView, pools: Sequence[Pool]) -> Readiness:
     """Ready is a service with a router that has counted its replicas, and a replica that gets batches in every pool.
 
     Pools that may shrink to nothing are no reason: they grow when frames come. Memory so full that normal frames are
@@ -19,7 +21,7 @@ def readiness_of(view: ServiceView, plan: Plan) -> Readiness:
     if not any(router.report.is_ready for router in view.status.routers):
         missing.append("routers: none is ready yet; replicas are being warmed, or have gone")
     told = {pool.name: pool for pool in view.status.pools}
-    for pool in plan.pools:
+    for pool in pools:
         status = told.get(pool.name)
         if status is None:
             missing.append(f"pool {pool.name}: the routers do not know it yet")

@@ -69,7 +69,7 @@ class KeyFile:
         return shares_of(load_keys(self._path), self._num_replicas)
 
     def changed(self) -> tuple[KeyRule, ...] | None:
-        """The keys, if the file is another than the last time; of a useless one it is told once, and the old one counts."""
+        """The keys, if the file has changed; a new one of no use is told of once, and the old one counts."""
         if self._stamp_now() == self._stamp:
             return None
         try:

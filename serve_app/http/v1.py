@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -18,14 +19,18 @@ from serve_app.http.answers import frame_answer, page_answer, ticket_answer
 from serve_app.http.bodies import Door, Guest
 from serve_app.http.callers import Caller, caller_of
 from serve_app.http.decoding import DecodeRoom
+from serve_app.http.errors import DoorFullError
 from serve_app.http.gateway import Gateway
 from serve_app.http.limits import MAX_WAIT_S, HttpLimits
 from serve_app.http.problems import error_response, result_error, retry_after_header
 from serve_app.http.request_images import MULTIPART_TYPE, SentImage, images_of
+from serve_app.http.turns import Turns
 from serve_app.service_view import rates, view_as_json
 
 # A ticket that has no result yet is asked about again no sooner.
 ASK_AGAIN_S = 1.0
+# What decoding takes is no waiting.
+SHORT_WAIT_S = 0.05
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
 CameraName = Annotated[
@@ -46,12 +51,13 @@ TicketId = Annotated[str, Path(min_length=1, max_length=200)]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request says of its frames."""
+    """What a request says of its frames; `begun_s` is when all of them were here, from which on the deadline counts."""
 
     caller: Caller
     camera: str
     priority: str
     slo_s: float | None
+    begun_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class V1:
         self._gateway = gateway
         self._limits = limits
         self._room = DecodeRoom()
+        self._turns = Turns(limits.max_requests)
 
     async def detect(
         self, request: Request, caller: CallerOf, camera: CameraName = "camera",
@@ -152,20 +159,27 @@ class V1:
         asked.caller.check_camera(asked.camera)
         with _door(request).entered(asked.priority) as guest:
             asked.caller.charge(1)
+            began_s = time.monotonic()
             images = await self._images(request, guest)
+            asked = replace(asked, begun_s=time.monotonic())
+            read_s = asked.begun_s - began_s
             if len(images) > 1:
-                asked.caller.charge(len(images) - 1)
-            if not request.headers.get("content-type", "").lower().startswith(MULTIPART_TYPE):
-                return await self._alone(request, images[0], guest, asked, serve)
-            parts = await asyncio.gather(*(self._part(image, guest, asked, serve) for image in images))
-        return _together(request, parts, name, status)
+                asked.caller.charge(len(images) - 1, num_charged=1)
+            if request.headers.get("content-type", "").lower().startswith(MULTIPART_TYPE):
+                parts = await asyncio.gather(*(self._part(image, guest, asked, serve) for image in images))
+                response = _together(request, parts, name, status)
+            else:
+                response = await self._alone(request, images[0], guest, asked, serve)
+        inside_s = time.monotonic() - began_s
+        response.headers["Server-Timing"] = f"body;dur={read_s * 1000:.1f}, inside;dur={inside_s * 1000:.1f}"
+        return response
 
     async def _images(self, request: Request, guest: Guest) -> list[SentImage]:
         return images_of(await guest.read(request), request.headers, self._limits)
 
     async def _alone(self, request: Request, image: SentImage, guest: Guest, asked: Asked, serve: Serve) -> Response:
         """The answer to a body that is one image: its fields, or a problem."""
-        part = await serve(await self._decoded(image, guest, asked), asked)
+        part = await self._served(image, guest, asked, serve)
         if part.err is not None:
             return error_response(request, part.err, **part.fields)
         if "ticket_id" in part.fields:
@@ -175,10 +189,15 @@ class V1:
     async def _part(self, image: SentImage, guest: Guest, asked: Asked, serve: Serve) -> Part:
         """What became of one part; whatever it was, it harms no other."""
         try:
-            part = await serve(await self._decoded(image, guest, asked), asked)
+            part = await self._served(image, guest, asked, serve)
         except FramelaneError as err:
             part = Part({}, err)
         return Part({"name": image.name} | part.fields, part.err)
+
+    async def _served(self, image: SentImage, guest: Guest, asked: Asked, serve: Serve) -> Part:
+        """Decode and serve one image when its turn has come."""
+        async with self._turns.taken(asked.priority):
+            return await serve(await self._decoded(image, guest, asked), asked)
 
     async def _decoded(self, image: SentImage, guest: Guest, asked: Asked) -> Image:
         if image.err is not None:
@@ -187,12 +206,33 @@ class V1:
         return await self._room.decoded(image.decode, asked.priority)
 
     async def _detected(self, image_hwc: Image, asked: Asked) -> Part:
-        result = await self._gateway.detect(image_hwc, camera=asked.camera, priority=asked.priority, slo_s=asked.slo_s)
+        result = await self._gateway.detect(
+            image_hwc, camera=asked.camera, priority=asked.priority, slo_s=self._left_s(asked)
+        )
         return Part(frame_answer(result), result_error(result))
 
     async def _sent(self, image_hwc: Image, asked: Asked) -> Part:
-        ticket = await self._gateway.submit(image_hwc, camera=asked.camera, priority=asked.priority, slo_s=asked.slo_s)
+        ticket = await self._gateway.submit(
+            image_hwc, camera=asked.camera, priority=asked.priority, slo_s=self._left_s(asked)
+        )
         return Part(ticket_answer(ticket))
+
+    def _left_s(self, asked: Asked) -> float | None:
+        """What is left of the frame's seconds after it waited for its turn; None: the plan's default, nearly whole.
+
+        Raises:
+            DoorFullError: nothing is.
+        """
+        waited_s = time.monotonic() - asked.begun_s
+        if waited_s < SHORT_WAIT_S:
+            return asked.slo_s
+        slo_s = self._gateway.plan.slo_s[Priority(asked.priority)] if asked.slo_s is None else asked.slo_s
+        if waited_s >= slo_s:
+            raise DoorFullError(
+                f"frame: its {slo_s:g} s were over before its turn came; send fewer, or give it more seconds",
+                ASK_AGAIN_S,
+            )
+        return slo_s - waited_s
 
 
 def _together(request: Request, parts: list[Part], name: str, status: int) -> Response:
