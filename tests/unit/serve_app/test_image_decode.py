@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 import zlib
 
@@ -232,6 +233,28 @@ def test_grey_alpha_and_sixteen_bits_become_three_channels_of_bytes():
     np.testing.assert_array_equal(decode_image(encoded(".png", image_hwc=bgra), "", MAX_PX), bgr)
     sixteen = bgr.astype(np.uint16) * 256 + 255
     np.testing.assert_array_equal(decode_image(encoded(".png", image_hwc=sixteen), "", MAX_PX), bgr)
+
+
+def test_cmyk_palette_and_bilevel_become_three_channels_of_bytes():
+    """As OpenCV reads them: CMYK without its colour profile."""
+    pillow = pytest.importorskip("PIL.Image")
+    files = []
+    for mode, colour, suffix in (
+        ("CMYK", (0, 255, 255, 0), "JPEG"),
+        ("P", 3, "PNG"),
+        ("1", 1, "PNG"),
+        ("LA", (9, 0), "PNG"),
+    ):
+        with io.BytesIO() as file:
+            pillow.new(mode, (32, 16), colour).save(file, suffix)
+            files.append(file.getvalue())
+    pictures = [decode_image(data, "", MAX_PX) for data in files]
+    for data, image_hwc in zip(files, pictures, strict=True):
+        np.testing.assert_array_equal(image_hwc, by_opencv(data))
+        assert (image_hwc.shape, image_hwc.dtype) == ((16, 32, 3), np.uint8)
+    assert pictures[0][0, 0].tolist() == [1, 1, 255]  # full magenta and yellow is red
+    assert pictures[2][0, 0].tolist() == [255, 255, 255]
+    assert pictures[3][0, 0].tolist() == [9, 9, 9]
 
 
 def test_raw_pixels_are_taken_without_a_copy():
