@@ -91,7 +91,7 @@ recall-4k: $(VENV)/run.stamp ## Recall of small defects on 4K frames: whole, shr
 
 fuzz: $(VENV)/dev.stamp ## Look for images and requests that break the decoders, FUZZ_SECONDS each
 	@mkdir -p out/fuzz
-	cd out/fuzz && for target in images tensors; do \
+	@cd out/fuzz && for target in images tensors; do \
 		$(abspath $(VENV))/bin/python ../../tests/fuzz/decoding_fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) \
 			-rss_limit_mb=1500 -timeout=10 -max_len=8192 2> $$target.log || { tail -30 $$target.log; exit 1; }; \
 		grep 'Done ' $$target.log; done
