@@ -6,6 +6,7 @@
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
 #   make soak      whether memory stays flat, simulated and real     make fuzz   images and requests that break decoders
 #   make bench-routers     one router against two, on fake engines
+#   make bench-http        HTTP under 500 connections, slow clients and a critical key
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
@@ -18,10 +19,10 @@ FUZZ_SECONDS ?= 60
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak fuzz clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak fuzz clean
 
 help: ## Show the targets
-	@sed -n '2,11p' Makefile | sed 's/^#  *//'
+	@sed -n '2,12p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -82,6 +83,9 @@ soak: $(VENV)/run.stamp ## Whether memory stays flat: two simulated hours, then 
 	$(VENV)/bin/python bench/soak.py
 bench-routers: $(VENV)/run.stamp ## Throughput of one router and of two, where the router is the limit
 	$(VENV)/bin/python bench/two_routers.py
+
+bench-http: $(VENV)/run.stamp ## HTTP under 500 connections, slow clients and a critical key
+	$(VENV)/bin/python bench/http_drill.py
 
 recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and canvas
 	$(VENV)/bin/python examples/inspection/recall.py
