@@ -6,7 +6,9 @@ import asyncio
 import base64
 import gzip
 import json
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import httpx
@@ -15,6 +17,7 @@ import pytest
 from protocol_world import LIMITS, PixelGateway, app_on, found_in, picture
 
 from serve_app.errors import ServiceUnavailableError
+from serve_app.http import inference_protocol
 from serve_app.http.callers import KeyRule, hash_of
 from serve_app.http.inference_protocol_model import OUTPUT_NAMES
 from serve_app.http.limits import HttpLimits
@@ -249,3 +252,26 @@ def test_the_config_tells_the_plan(gateway):
     assert config["max_batch_size"] == 3
     assert config["parameters"]["canvases_hw"] == {"string_value": "480x640"}
     assert config["parameters"]["color_order"] == {"string_value": "BGR"}
+
+
+def test_what_waited_for_its_turn_has_fewer_seconds_left(gateway, monkeypatch):
+    """The deadline began when the request came; one that is over is refused before its frames cost anything."""
+    now_s = iter([0.0, 0.4, 0.0, 0.6, 0.0, 0.001])
+    monkeypatch.setattr(inference_protocol, "time", SimpleNamespace(monotonic=lambda: next(now_s)))
+    monkeypatch.setattr(inference_protocol, "Turns", NoTurns)
+    half_a_second = body_of(parameters={"slo_s": 0.5})
+    statuses = [infer(gateway, half_a_second).status_code for _ in range(3)]
+    assert statuses == [200, 503, 200]
+    assert [slo_s for *_, slo_s in gateway.asked] == [pytest.approx(0.1), 0.5]
+
+
+class NoTurns:
+    """`Turns` that nobody has to wait for, which ask no clock."""
+
+    def __init__(self, _):
+        """Nothing."""
+
+    @asynccontextmanager
+    async def taken(self, _):
+        """At once."""
+        yield
