@@ -4,8 +4,9 @@
 #   make bench     throughput against the bare engine   make bench-overload  0.5 to 2.5 times the capacity
 #   make recall    recall by size of defect             make recall-4k       4K frames whole, shrunk and tiled
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
-#   make soak      whether memory stays flat, simulated and real
+#   make soak      whether memory stays flat, simulated and real     make fuzz   images and requests that break decoders
 #   make bench-routers     one router against two, on fake engines
+#   make bench-http        HTTP under 500 connections, slow clients and a critical key
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
@@ -14,13 +15,14 @@ VENV := .venv
 EXPORT_VENV := .venv-export
 TENSORRT_VENV := .venv-tensorrt
 GPU_VENV := .venv-gpu
+FUZZ_SECONDS ?= 60
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak fuzz clean
 
 help: ## Show the targets
-	@sed -n '2,11p' Makefile | sed 's/^#  *//'
+	@sed -n '2,12p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -82,11 +84,21 @@ soak: $(VENV)/run.stamp ## Whether memory stays flat: two simulated hours, then 
 bench-routers: $(VENV)/run.stamp ## Throughput of one router and of two, where the router is the limit
 	$(VENV)/bin/python bench/two_routers.py
 
+bench-http: $(VENV)/run.stamp ## HTTP under 500 connections, slow clients and a critical key
+	$(VENV)/bin/python bench/http_drill.py
+
 recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and canvas
 	$(VENV)/bin/python examples/inspection/recall.py
 
 recall-4k: $(VENV)/run.stamp ## Recall of small defects on 4K frames: whole, shrunk, tiled
 	$(VENV)/bin/python examples/inspection/recall_4k.py
+
+fuzz: $(VENV)/dev.stamp ## Look for images and requests that break the decoders, FUZZ_SECONDS each
+	@mkdir -p out/fuzz
+	@cd out/fuzz && for target in images tensors; do \
+		$(abspath $(VENV))/bin/python ../../tests/fuzz/decoding_fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) \
+			-rss_limit_mb=1500 -timeout=10 -max_len=8192 2> $$target.log || { tail -30 $$target.log; exit 1; }; \
+		grep 'Done ' $$target.log; done
 
 test-chaos: $(VENV)/dev.stamp ## Kill replicas, nodes, routers and the controller under load; prints recovery times
 	$(VENV)/bin/python -m pytest -s --timeout 600 tests/chaos

@@ -12,6 +12,7 @@ from engines.engine_spec import Precision
 from engines.frame_array import MAX_FRAME_PX
 from serve_app.autoscaling import Autoscaling
 from serve_app.frames import MAX_SLO_S
+from serve_app.http_rules import HttpRules
 from serve_app.memory_level import MemoryMarks
 from serve_app.plan import (
     DEFAULT_CRITICAL_SLO_S,
@@ -31,7 +32,7 @@ from serve_app.plan import (
 from serve_app.spool_rules import SpoolRules
 
 _ULTRALYTICS = DetectionLimits()
-_AUTOSCALING, _MEMORY, _SPOOL = Autoscaling(), MemoryMarks(), SpoolRules()
+_AUTOSCALING, _MEMORY, _SPOOL, _HTTP = Autoscaling(), MemoryMarks(), SpoolRules(), HttpRules()
 
 
 def _no_switch(value: object) -> object:
@@ -54,6 +55,7 @@ NumReplicas = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_no_switch)
 ReplicasPerNode = Annotated[int, Field(ge=1, le=100), BeforeValidator(_no_switch)]
 # None at all is for pools that scale; `Plan` says for which of them.
 LeastReplicas = Annotated[int, Field(ge=0, le=10_000), BeforeValidator(_no_switch)]
+Port = Annotated[int, Field(ge=1024, le=65535), BeforeValidator(_no_switch)]
 NumRouters = Annotated[int, Field(ge=1, le=100), BeforeValidator(_no_switch)]
 Quality = Annotated[int, Field(ge=1, le=100), BeforeValidator(_no_switch)]
 # Likewise 1 TiB; the builder takes no number of bytes beyond 64 bits.
@@ -180,6 +182,24 @@ class SpoolSection(Section):
     labels: dict[str, str] = {}
 
 
+class HttpSection(Section):
+    """Below `http`."""
+
+    enabled: bool = _HTTP.is_on
+    port: Port = _HTTP.port
+    host: Annotated[str, Field(min_length=1, max_length=253)] = _HTTP.host
+    replicas: NumRouters = _HTTP.num_replicas
+    keys: str | None = None
+    allow_anonymous: bool = _HTTP.allow_anonymous
+    max_body_bytes: PositiveInt = _HTTP.max_body_bytes
+    max_bodies_bytes: PositiveInt = _HTTP.max_bodies_bytes
+    max_image_px: PositiveInt | None = None
+    max_parts: PositiveInt = _HTTP.max_parts
+    read_timeout_s: Seconds = _HTTP.read_timeout_s
+    max_requests: PositiveInt = _HTTP.max_requests
+    cors_origins: list[str] = []
+
+
 class PlanFile(Section):
     """The plan as people write it; see `docs/plan.md` for what each key means."""
 
@@ -197,6 +217,7 @@ class PlanFile(Section):
     autoscaling: AutoscalingSection = AutoscalingSection()
     memory: MemorySection = MemorySection()
     spool: SpoolSection = SpoolSection()
+    http: HttpSection = HttpSection()
     frame_log: str | None = None
     latency: str | None = None
     log_level: LogLevel = LogLevel.INFO
@@ -216,4 +237,5 @@ SECTIONS: dict[str, type[Section]] = {
     "autoscaling": AutoscalingSection,
     "memory": MemorySection,
     "spool": SpoolSection,
+    "http": HttpSection,
 }

@@ -16,6 +16,7 @@ from serve_app.cli import (
     detect,
     drain,
     export,
+    key,
     parity,
     plan,
     profile,
@@ -68,6 +69,7 @@ app.command()(profile.profile)
 app.command()(parity.parity)
 app.command()(simulate.simulate)
 app.command()(report.report)
+app.command()(key.key)
 app.add_typer(spool.spool, name="spool")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from service_world import Command, Service
+from service_world import Command, Service, free_port
 
 from engines.onnx_run import OnnxEngine
 from engines.spec import CanvasShape
@@ -49,13 +49,14 @@ def service(tmp_path_factory):
             "limits": {"max_frame_px": 4_000_000, "ticket_ttl_s": 600},
             "frame_log": "frames.jsonl",
             "latency": "latency.json",
+            "http": {"port": free_port(), "max_body_bytes": 4_000_000, "read_timeout_s": 3},
         },
         folder,
     )
     # Ray exports metrics every ten seconds, for which no test wants to wait.
     os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 (Ray's own spelling)
-    with local_service(plan, num_cpus=2) as client:
-        running = Service(client, folder / "frames.jsonl")
+    with local_service(plan, num_cpus=2, http=True) as client:
+        running = Service(client, folder / "frames.jsonl", f"http://127.0.0.1:{plan.http.port}")
         yield running
         running.assert_conserved()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -22,8 +23,9 @@ SETTLED_S = 15.0
 class Service:
     """The running service with what tests look at."""
 
-    def __init__(self, client, log_path):
+    def __init__(self, client, log_path, http_url):
         self.client = client
+        self.http_url = http_url
         self.log_path = log_path
 
     def records(self):
@@ -66,6 +68,13 @@ def store_usage_when_settled():
         if usage == "0 MiB" or time.monotonic() > give_up_s:
             return usage
         time.sleep(0.1)
+
+
+def free_port():
+    """A port that nobody listens at, just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Command:
