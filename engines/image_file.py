@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_SCAN = 0xDA
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_PNG_START, _PNG_PIXELS, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IDAT", b"IEND"
 _PNG_CHUNK_FRAME_BYTES = 12  # length, type and checksum around the data of a chunk
 
 
@@ -78,10 +78,16 @@ def _jpeg_scan_start(data: bytes) -> int | None:
 
 
 def _has_png_end(data: bytes) -> bool:
-    """Whether the last chunk is there whole, walking the chunks before it (text and pixels may spell its name too)."""
-    offset = len(_PNG_START)
+    """Whether the last chunk is there whole, walking the chunks before it (text and pixels may spell its name too).
+
+    An end that is not empty, or comes before any pixels, is none: OpenCV would read on behind it, and take what it
+    finds for a length of up to 4 GB.
+    """
+    offset, has_pixels = len(_PNG_START), False
     while offset + _PNG_CHUNK_FRAME_BYTES <= len(data):
-        if data[offset + 4 : offset + 8] == _PNG_END:
-            return True
-        offset += _PNG_CHUNK_FRAME_BYTES + int.from_bytes(data[offset : offset + 4], "big")
+        num_bytes, kind = int.from_bytes(data[offset : offset + 4], "big"), data[offset + 4 : offset + 8]
+        if kind == _PNG_END:
+            return has_pixels and num_bytes == 0
+        has_pixels |= kind == _PNG_PIXELS
+        offset += _PNG_CHUNK_FRAME_BYTES + num_bytes
     return False

@@ -117,6 +117,17 @@ def test_a_png_cut_anywhere_is_refused():
         assert f"{cut} bytes" in refusal(data[:cut])
 
 
+@pytest.mark.parametrize("num_bytes", [0, 83], ids=["an end before any pixels", "an end that is not empty"])
+def test_a_png_whose_end_comes_too_early_is_refused(num_bytes):
+    """OpenCV reads on behind such an end: 140 bytes made it take 4 GB."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)), (b"IEND", bytes(num_bytes))]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(its)) + kind + its + struct.pack(">I", zlib.crc32(kind + its)) for kind, its in chunks
+    )
+    with pytest.raises(ImageFileError, match="truncated"):
+        decode_image(data + b"\xff\xf8\x00\x00IEND", "trap.png")
+
+
 def test_a_png_whose_text_spells_the_end_is_refused_when_cut():
     """The name of the last chunk inside another chunk is not the end."""
     data = with_text(encoded(".png"), b"note\x00IEND")
