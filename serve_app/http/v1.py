@@ -24,7 +24,6 @@ from serve_app.http.gateway import Gateway
 from serve_app.http.limits import MAX_WAIT_S, HttpLimits
 from serve_app.http.problems import error_response, result_error, retry_after_header
 from serve_app.http.request_images import MULTIPART_TYPE, SentImage, images_of
-from serve_app.http.turns import Turns
 from serve_app.service_view import rates, view_as_json
 
 # A ticket that has no result yet is asked about again no sooner.
@@ -93,7 +92,6 @@ class V1:
         self._gateway = gateway
         self._limits = limits
         self._room = DecodeRoom()
-        self._turns = Turns(limits.max_requests)
 
     async def detect(
         self, request: Request, caller: CallerOf, camera: CameraName = "camera",
@@ -196,7 +194,7 @@ class V1:
 
     async def _served(self, image: SentImage, guest: Guest, asked: Asked, serve: Serve) -> Part:
         """Decode and serve one image when its turn has come."""
-        async with self._turns.taken(asked.priority):
+        async with guest.turn():
             return await serve(await self._decoded(image, guest, asked), asked)
 
     async def _decoded(self, image: SentImage, guest: Guest, asked: Asked) -> Image:
