@@ -88,6 +88,10 @@ class Guest:
         """Wait until one of its images may be decoded and served, see `Turns`; to be used when the body is read."""
         return self._door.turns.taken(self._priority)
 
+    def wait_s(self) -> float:
+        """How long it would wait for a turn now."""
+        return 0.0 if self._priority == Priority.CRITICAL.value else self._door.turns.wait_s()
+
     def hold(self, num_bytes: int) -> None:
         """Take room for so many bytes more. Raises `DoorFullError`; whoever is alone inside always has room."""
         others = self._door.num_bytes - self._num_bytes

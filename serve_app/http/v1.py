@@ -194,6 +194,7 @@ class V1:
 
     async def _served(self, image: SentImage, guest: Guest, asked: Asked, serve: Serve) -> Part:
         """Decode and serve one image when its turn has come."""
+        self._left_s(asked, guest.wait_s())
         async with guest.turn():
             return await serve(await self._decoded(image, guest, asked), asked)
 
@@ -215,20 +216,25 @@ class V1:
         )
         return Part(ticket_answer(ticket))
 
-    def _left_s(self, asked: Asked) -> float | None:
+    def _left_s(self, asked: Asked, wait_s: float = 0.0) -> float | None:
         """What is left of the frame's seconds after it waited for its turn; None: the plan's default, nearly whole.
 
+        Args:
+            asked: the frame.
+            wait_s: for how long it would have to wait further.
+
         Raises:
-            DoorFullError: nothing is.
+            DoorFullError: nothing is, or would be: what cannot be in time leaves at once.
         """
-        waited_s = time.monotonic() - asked.begun_s
+        waited_s = time.monotonic() - asked.begun_s + wait_s
         if waited_s < SHORT_WAIT_S:
             return asked.slo_s
         slo_s = self._gateway.plan.slo_s[Priority(asked.priority)] if asked.slo_s is None else asked.slo_s
         if waited_s >= slo_s:
             raise DoorFullError(
-                f"frame: its {slo_s:g} s were over before its turn came; send fewer, or give it more seconds",
-                ASK_AGAIN_S,
+                f"frame: its {slo_s:g} s would be over before its turn comes; try again later, send fewer, or give it "
+                "more seconds",
+                max(ASK_AGAIN_S, wait_s),
             )
         return slo_s - waited_s
 
