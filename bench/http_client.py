@@ -45,12 +45,13 @@ class Connection:
                 self._streams = await asyncio.open_connection(*self._where)
             reader, writer = self._streams
             writer.write(request[: len(request) - slow_bytes])
+            answer = asyncio.ensure_future(_answer(reader))
             for index in range(len(request) - slow_bytes, len(request)):
-                await asyncio.sleep(pause_s)
-                if reader.at_eof():
+                await asyncio.wait([answer], timeout=pause_s)
+                if answer.done():
                     break
                 writer.write(request[index : index + 1])
-            status, headers, body = await _answer(reader)
+            status, headers, body = await answer
         except (OSError, asyncio.IncompleteReadError, EOFError):
             self.close()
             return Answered(0, time.monotonic() - begin_s)

@@ -176,10 +176,6 @@ def main() -> None:
             print(f"slow:            {slow.line()}")
             for name, mb in after.items():
                 print(f"memory of {name}: {before.get(name, 0):.0f} MiB before, {mb:.0f} MiB after")
-            others = Counter(
-                str(each.body.get("detail", each.body))[:160] for each in crowd.answers if each.status == 500
-            )
-            print(f"500s: {others}")
             print(f"outcomes: {client.status().outcomes}")
 
 

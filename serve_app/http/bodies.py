@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from serve_app.frames import Priority
 from serve_app.http.errors import BodyTooLargeError, DoorFullError, HttpError, SlowClientError
 from serve_app.http.limits import NONCRITICAL_FRACTION, HttpLimits
+from serve_app.http.turns import Turns
 
 # Bodies are gone as soon as their frames are decoded, which takes milliseconds.
 RETRY_S = 1.0
@@ -26,6 +27,7 @@ class Door:
     def __init__(self, limits: HttpLimits) -> None:
         """Begin empty."""
         self._limits = limits
+        self.turns = Turns(limits.max_requests)
         self.num_requests = 0
         self.num_bytes = 0
 
@@ -41,7 +43,7 @@ class Door:
                 RETRY_S,
             )
         self.num_requests += 1
-        guest = Guest(self, self._limits, is_critical=is_critical)
+        guest = Guest(self, self._limits, priority)
         try:
             yield guest
         finally:
@@ -52,10 +54,12 @@ class Door:
 class Guest:
     """One request inside, and the bytes that it holds: its body, and its decoded images."""
 
-    def __init__(self, door: Door, limits: HttpLimits, *, is_critical: bool) -> None:
+    def __init__(self, door: Door, limits: HttpLimits, priority: str) -> None:
         """`Door.entered` makes them."""
         self._door = door
         self._limits = limits
+        self._priority = priority
+        is_critical = priority == Priority.CRITICAL.value
         self._most_bytes = int(limits.max_bodies_bytes * (1.0 if is_critical else NONCRITICAL_FRACTION))
         self._num_bytes = 0
 
@@ -79,6 +83,14 @@ class Guest:
             ) from err
         except ClientDisconnect as err:
             raise HttpError("body: the client went away") from err
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Wait until one of its images may be decoded and served, see `Turns`; to be used when the body is read."""
+        return self._door.turns.taken(self._priority)
+
+    def wait_s(self) -> float:
+        """How long it would wait for a turn now."""
+        return 0.0 if self._priority == Priority.CRITICAL.value else self._door.turns.wait_s()
 
     def hold(self, num_bytes: int) -> None:
         """Take room for so many bytes more. Raises `DoorFullError`; whoever is alone inside always has room."""

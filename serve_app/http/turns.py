@@ -23,6 +23,10 @@ MIN_ACTIVE = 8
 # One more a tick while there is room; less by a quarter when the loop is late: so it is found within a second.
 STEP = 4
 SHRINK = 0.75
+# How long a queue must have stood until its pace is believed; a burst that is soon let in is no queue.
+MIN_TICKS = 20
+# How much one tick counts in the pace.
+PACE_WEIGHT = 0.1
 
 
 class Turns:
@@ -40,6 +44,9 @@ class Turns:
         self._clock_s = clock_s
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._watching: asyncio.Task[None] | None = None
+        self._num_ticks = 0
+        self._num_ended = 0
+        self._ended_a_tick = 0.0
         self.num_active = 0
         self.bound = MIN_ACTIVE
 
@@ -54,15 +61,32 @@ class Turns:
             yield
         finally:
             self.num_active -= 1
+            self._num_ended += 1
             self._let_in()
 
+    def wait_s(self) -> float:
+        """How long one that comes now would wait, by the pace of those before it; 0 where there is no lasting queue."""
+        if self._num_ticks < MIN_TICKS or not self._ended_a_tick:
+            return 0.0
+        return len(self._waiting) / self._ended_a_tick * TICK_S
+
     def heard(self, lag_s: float) -> None:
-        """The loop was so late; change the bound, and let in whom it has room for."""
+        """A tick has passed and the loop was so late; change the bound, and let in whom it has room for."""
+        self._keep_pace(TICK_S + lag_s)
         if lag_s > MAX_LAG_S:
             self.bound = max(MIN_ACTIVE, int(self.bound * SHRINK))
         elif self._waiting:
             self.bound = min(self._max_active, self.bound + STEP)
         self._let_in()
+
+    def _keep_pace(self, tick_s: float) -> None:
+        ended, self._num_ended = self._num_ended * TICK_S / tick_s, 0
+        if not self._waiting:
+            self._num_ticks, self._ended_a_tick = 0, 0.0
+            return
+        self._num_ticks += 1
+        # The mean of all ticks at first, of the last ones later.
+        self._ended_a_tick += max(PACE_WEIGHT, 1 / self._num_ticks) * (ended - self._ended_a_tick)
 
     async def _begin(self) -> None:
         if self._watching is None or self._watching.done():

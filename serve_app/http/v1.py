@@ -24,7 +24,6 @@ from serve_app.http.gateway import Gateway
 from serve_app.http.limits import MAX_WAIT_S, HttpLimits
 from serve_app.http.problems import error_response, result_error, retry_after_header
 from serve_app.http.request_images import MULTIPART_TYPE, SentImage, images_of
-from serve_app.http.turns import Turns
 from serve_app.service_view import rates, view_as_json
 
 # A ticket that has no result yet is asked about again no sooner.
@@ -93,7 +92,6 @@ class V1:
         self._gateway = gateway
         self._limits = limits
         self._room = DecodeRoom()
-        self._turns = Turns(limits.max_requests)
 
     async def detect(
         self, request: Request, caller: CallerOf, camera: CameraName = "camera",
@@ -196,7 +194,8 @@ class V1:
 
     async def _served(self, image: SentImage, guest: Guest, asked: Asked, serve: Serve) -> Part:
         """Decode and serve one image when its turn has come."""
-        async with self._turns.taken(asked.priority):
+        self._left_s(asked, guest.wait_s())
+        async with guest.turn():
             return await serve(await self._decoded(image, guest, asked), asked)
 
     async def _decoded(self, image: SentImage, guest: Guest, asked: Asked) -> Image:
@@ -217,20 +216,25 @@ class V1:
         )
         return Part(ticket_answer(ticket))
 
-    def _left_s(self, asked: Asked) -> float | None:
+    def _left_s(self, asked: Asked, wait_s: float = 0.0) -> float | None:
         """What is left of the frame's seconds after it waited for its turn; None: the plan's default, nearly whole.
 
+        Args:
+            asked: the frame.
+            wait_s: for how long it would have to wait further.
+
         Raises:
-            DoorFullError: nothing is.
+            DoorFullError: nothing is, or would be: what cannot be in time leaves at once.
         """
-        waited_s = time.monotonic() - asked.begun_s
+        waited_s = time.monotonic() - asked.begun_s + wait_s
         if waited_s < SHORT_WAIT_S:
             return asked.slo_s
         slo_s = self._gateway.plan.slo_s[Priority(asked.priority)] if asked.slo_s is None else asked.slo_s
         if waited_s >= slo_s:
             raise DoorFullError(
-                f"frame: its {slo_s:g} s were over before its turn came; send fewer, or give it more seconds",
-                ASK_AGAIN_S,
+                f"frame: its {slo_s:g} s would be over before its turn comes; try again later, send fewer, or give it "
+                "more seconds",
+                max(ASK_AGAIN_S, wait_s),
             )
         return slo_s - waited_s
 

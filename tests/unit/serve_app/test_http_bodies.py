@@ -164,3 +164,15 @@ def test_a_part_without_room_harms_no_other(tmp_path):
             return await both
 
     assert [frame["status"] for frame in asyncio.run(scenario()).json()["frames"]] == [200, 503]
+
+
+def test_what_cannot_be_in_time_leaves_at_once(tmp_path):
+    """With the time after which it would have; one with more seconds, and a critical one, stay."""
+    site = site_of(tmp_path)
+    site.app.state.door.turns.wait_s = lambda: 7.5
+
+    refused = site.send(slo_s=5)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "8")
+    assert site.send(slo_s=9).status_code == 200
+    assert site.gateway.asked[0][3] == pytest.approx(9, abs=2)
+    assert site.send(slo_s=5, priority="critical").status_code == 200

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from serve_app.http.turns import MAX_LAG_S, MIN_ACTIVE, STEP, Turns
+from serve_app.http.turns import MAX_LAG_S, MIN_ACTIVE, MIN_TICKS, STEP, TICK_S, Turns
 
 LATE_S, IN_TIME_S = 2 * MAX_LAG_S, 0.0
 
@@ -17,6 +17,7 @@ class Crowd:
 
     def __init__(self, max_active=100):
         self.turns = Turns(max_active)
+        self.turns._watch = self.settle  # tests say themselves how late the loop is
         self.inside = []
         self.doors = {}
         self.tasks = {}
@@ -161,6 +162,28 @@ def test_nobody_waits_for_ever_and_no_place_is_lost(seed):
                 if lots.random() < 0.4:
                     crowd.tasks[other].cancel()
             crowd.turns.heard(lots.choice([LATE_S, IN_TIME_S]))
+
+    play(scenario)
+
+
+def test_a_lasting_queue_tells_how_long_it_is():
+    """By the pace of those before; a burst is none, and an empty one is forgotten."""
+
+    async def scenario(crowd):
+        names = list(range(200))
+        await crowd.come(*names)
+        crowd.turns.heard(LATE_S)
+        assert crowd.turns.wait_s() == 0
+        for tick in range(MIN_TICKS):
+            await crowd.go(2 * tick, 2 * tick + 1)
+            crowd.turns.heard(LATE_S)
+        num_waiting = 200 - MIN_ACTIVE - 2 * MIN_TICKS
+        per_second = 2 / (TICK_S + LATE_S)
+        assert crowd.turns.wait_s() == pytest.approx(num_waiting / per_second, rel=0.15)
+        await crowd.go(*names)
+        await asyncio.gather(*crowd.tasks.values())
+        crowd.turns.heard(IN_TIME_S)
+        assert crowd.turns.wait_s() == 0
 
     play(scenario)
 
