@@ -5,6 +5,7 @@
 #   make recall    recall by size of defect             make recall-4k       4K frames whole, shrunk and tiled
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
 #   make soak      whether memory stays flat, simulated and real
+#   make bench-streams VIDEO=clip.avi   eight cameras for a minute, one killed, the service restarted
 #   make bench-routers     one router against two, on fake engines
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
@@ -17,10 +18,10 @@ GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak clean
 
 help: ## Show the targets
-	@sed -n '2,11p' Makefile | sed 's/^#  *//'
+	@sed -n '2,12p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -79,6 +80,10 @@ bench-scheduler: $(VENV)/run.stamp ## What a decision costs, the simulator's spe
 
 soak: $(VENV)/run.stamp ## Whether memory stays flat: two simulated hours, then ten real minutes
 	$(VENV)/bin/python bench/soak.py
+
+bench-streams: $(VENV)/dev.stamp ## Eight cameras for a minute: all accounted for, memory flat; VIDEO=any video
+	$(VENV)/bin/python bench/streams.py $(VIDEO) --restart
+
 bench-routers: $(VENV)/run.stamp ## Throughput of one router and of two, where the router is the limit
 	$(VENV)/bin/python bench/two_routers.py
 
