@@ -182,14 +182,28 @@ class ServiceLink:
         await asyncio.gather(*calls, return_exceptions=True)
 
 
-def connect_anew() -> StreamClient:
-    """A client of the running service, after letting go of a Ray that this process was connected to.
+class Connector:
+    """Gets clients of the running service, one after the other; blocks."""
 
-    Raises:
-        ServiceUnavailableError: there is none.
-    """
-    from serve_app.client import Client
-    from serve_app.ray_session import stop_ray
+    def __init__(self) -> None:
+        """Connect nothing yet."""
+        self._owns_ray: bool | None = None
 
-    stop_ray()
-    return Client.connect()
+    def __call__(self) -> StreamClient:
+        """A client, after letting go of the Ray that the last one was connected to.
+
+        A Ray to which this process was connected before is somebody else's, and left alone.
+
+        Raises:
+            ServiceUnavailableError: there is no service.
+        """
+        import ray
+
+        from serve_app.client import Client
+        from serve_app.ray_session import stop_ray
+
+        if self._owns_ray is None:
+            self._owns_ray = not ray.is_initialized()
+        elif self._owns_ray:
+            stop_ray()
+        return Client.connect()

@@ -25,7 +25,7 @@ from serve_app.streams.mailbox import NOT_TAKEN, Mailbox
 from serve_app.streams.open_source import open_source
 from serve_app.streams.reader import Reader
 from serve_app.streams.recordings import Recordings
-from serve_app.streams.service_link import RECONNECT_MOST_S, ServiceLink, StreamClient, connect_anew
+from serve_app.streams.service_link import RECONNECT_MOST_S, Connector, ServiceLink, StreamClient
 from serve_app.streams.source import Source
 from serve_app.streams.stream_clock import MonotonicClock, StreamClock
 from serve_app.streams.stream_values import GapCause, StreamItem
@@ -62,7 +62,7 @@ class Stream:
         cameras: Sequence[CameraSpec | str],
         *,
         client: StreamClient | None = None,
-        connect: Callable[[], StreamClient] = connect_anew,
+        connect: Callable[[], StreamClient] | None = None,
         record: Path | None = None,
         open_source: Callable[[CameraSpec], Source] = open_source,
         clock: StreamClock | None = None,
@@ -73,7 +73,7 @@ class Stream:
         Args:
             cameras: as `CameraSpec`, or the text of a source alone.
             client: who detects; None: `connect` gets one, and another one whenever the service went away.
-            connect: how to get one, in a thread of its own; by default the running service's.
+            connect: how to get one, in a thread of its own; None: one of the running service.
             record: a folder for a video of each camera's annotated frames; None: none is recorded.
             open_source: how a source is opened.
             clock: for the cameras' threads.
@@ -87,7 +87,7 @@ class Stream:
             raise CameraListError("cameras: got none, allowed is one or more")
         self._specs = named_apart(specs)
         self._client = client
-        self._connect = connect
+        self._connect = connect or Connector()
         self._open_source = open_source
         self._clock = clock or MonotonicClock()
         self._uniform = uniform
