@@ -5,7 +5,7 @@
 #   make recall    recall by size of defect             make recall-4k       4K frames whole, shrunk and tiled
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
 #   make soak      whether memory stays flat, simulated and real
-#   make bench-streams VIDEO=clip.avi   eight cameras for a minute, one killed, the service restarted
+#   make bench-streams VIDEO=clip.avi   eight cameras, one killed, the service restarted
 #   make bench-routers     one router against two, on fake engines
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
@@ -81,7 +81,7 @@ bench-scheduler: $(VENV)/run.stamp ## What a decision costs, the simulator's spe
 soak: $(VENV)/run.stamp ## Whether memory stays flat: two simulated hours, then ten real minutes
 	$(VENV)/bin/python bench/soak.py
 
-bench-streams: $(VENV)/dev.stamp ## Eight cameras for a minute: all accounted for, memory flat; VIDEO=any video
+bench-streams: $(VENV)/dev.stamp ## Eight cameras for three minutes: all accounted for, memory flat; VIDEO=any video
 	$(VENV)/bin/python bench/streams.py $(VIDEO) --restart
 
 bench-routers: $(VENV)/run.stamp ## Throughput of one router and of two, where the router is the limit

@@ -1,4 +1,4 @@
-"""Eight cameras of different sizes for a minute: is everything accounted for, and does memory stay flat?
+"""Eight cameras of different sizes for minutes: is everything accounted for, and does memory stay flat?
 
 Usage: python bench/streams.py VIDEO [--seconds S] [--fps F] [--restart]
 
@@ -7,9 +7,9 @@ after a third of the time and started again. All are played against a service of
 `--restart`: afterwards the service is stopped and started while the stream runs on.
 
 Prints for each camera frames read, answered and in gaps by cause, whether they came in order with no number missing,
-and the resident memory of this process: its mean and its slope with the standard error, after a warm-up of a quarter.
+and the memory of this process: its mean and its slope with the standard error, after a warm-up of two fifths.
 Exit status 1: a frame is unaccounted for or out of order, a camera was disturbed by another, or memory grows by more
-than chance explains and more than 2 MiB a minute, over 60 s or more.
+than chance explains and more than 2 MiB a minute, over 150 s or more: Ray and the allocator take a minute to settle.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ MIB = 2**20
 SAMPLE_S = 0.5
 # A minute's noise of an allocator that has just begun.
 FLAT_BYTES_A_S = 2 * MIB / 60
+WARM_UP_FRACTION = 0.4
+# A shorter run convicts nobody.
+LEAST_S = 149.0
 SERVER = Path(__file__).parent.parent / "tests" / "integration" / "camera_server.py"
 FRAMELANE = Path(sys.executable).with_name("framelane")
 BACK_S = 240.0
@@ -235,21 +238,22 @@ def told(accounts: Mapping[str, Account], num_read: Mapping[str, int], samples: 
         is_well &= account.is_in_order and account.next_number == num_read[name] and account.num_answered > 0
         # Only the camera that was killed was away.
         is_well &= (account.breaks[GapCause.RECONNECTING] > 0) == (name == NETWORK)
-    slope = slope_of(samples)
+    slope = slope_of(samples, WARM_UP_FRACTION)
     seconds = samples[-1][0]
-    is_flat = slope.is_flat(FLAT_BYTES_A_S) or seconds < 59
+    is_flat, is_short = slope.is_flat(FLAT_BYTES_A_S), seconds < LEAST_S
+    verdict = "flat" if is_flat else "too short to tell" if is_short else "GROWS"
     print(
         f"memory of this process: {slope.mean / MIB:.1f} MiB, {60 * slope.per_s / MIB:+.2f} ± "
-        f"{60 * slope.error_per_s / MIB:.2f} MiB a minute over {seconds:.0f} s: {'flat' if is_flat else 'GROWS'}"
+        f"{60 * slope.error_per_s / MIB:.2f} MiB a minute over {seconds:.0f} s: {verdict}"
     )
-    return is_well and is_flat
+    return is_well and (is_flat or is_short)
 
 
 def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--fps", type=float, default=5.0, help="most frames a second of each camera")
     parser.add_argument("--port", type=int, default=18_790, help="where the network camera listens")
     parser.add_argument("--restart", action="store_true", help="stop and start the service at the end")
