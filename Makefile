@@ -5,6 +5,7 @@
 #   make recall    recall by size of defect             make recall-4k       4K frames whole, shrunk and tiled
 #   make bench-scheduler   cost of a decision, the simulator's speed, batches of interleaved sizes
 #   make soak      whether memory stays flat, simulated and real     make fuzz   images and requests that break decoders
+#   make bench-streams VIDEO=clip.avi   eight cameras, one killed, the service restarted
 #   make bench-routers     one router against two, on fake engines
 #   make bench-http        HTTP under 500 connections, slow clients and a critical key
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
@@ -19,10 +20,10 @@ FUZZ_SECONDS ?= 60
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak fuzz clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak fuzz clean
 
 help: ## Show the targets
-	@sed -n '2,12p' Makefile | sed 's/^#  *//'
+	@sed -n 's/^#  *make/make/p' Makefile
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -81,6 +82,10 @@ bench-scheduler: $(VENV)/run.stamp ## What a decision costs, the simulator's spe
 
 soak: $(VENV)/run.stamp ## Whether memory stays flat: two simulated hours, then ten real minutes
 	$(VENV)/bin/python bench/soak.py
+
+bench-streams: $(VENV)/dev.stamp ## Eight cameras for three minutes: all accounted for, memory flat; VIDEO=any video
+	$(VENV)/bin/python bench/streams.py $(VIDEO) --restart
+
 bench-routers: $(VENV)/run.stamp ## Throughput of one router and of two, where the router is the limit
 	$(VENV)/bin/python bench/two_routers.py
 

@@ -33,7 +33,8 @@ PURE = [
     "simulation.simulate", "simulation.simulated_replica", "simulation.simulated_scaling",
     "simulation.simulation_report", "simulation.simulation_run", "simulation.simulation_table", "simulation.traces",
     "spool.feed_queue", "spool.record", "spool.result_record", "spool.spool", "spool.spool_answers",
-    "spool.spool_clock", "spool.spool_metrics", "spool.spool_status",
+    "spool.spool_clock", "spool.spool_metrics", "spool.spool_status", "streams.backoff", "streams.camera_state",
+    "streams.pace", "streams.stream_records", "streams.stream_values",
 ]  # fmt: skip
 HEAVY = [
     "ray", "torch", "ultralytics", "tensorrt", "tensorrt_rtx_bindings", "cuda", "pynvml",
