@@ -43,6 +43,8 @@ from serve_app.frames import Frame, FrameMeta, check_meta
 from serve_app.handover import Handover, take_over
 from serve_app.latency import LatencyModel, LatencyTable, Origin
 from serve_app.lingering import Lingering
+from serve_app.live.live_report import LiveAsk, LiveReport
+from serve_app.live.router_side import RouterSide
 from serve_app.log_fields import fields, log_to_serve
 from serve_app.memory_gauge import MemoryGauge
 from serve_app.metric_book import MetricSink, Nowhere
@@ -174,6 +176,7 @@ class Router(DirectlyCalled):
         )
         self._pool_reports = PoolReports()
         self._probes = SlowProbes(self._scheduler, self._replicas)
+        self._live: RouterSide[ray.ObjectRef[Any]] = RouterSide(plan.limits.max_waiting_bytes)
         self._outcomes: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -365,6 +368,11 @@ class Router(DirectlyCalled):
         self._watch()
         await self._peers.counted()
         return replace(self._peers.doors(), revision=self._revision)
+
+    async def live_here(self, ask: LiveAsk) -> tuple[LiveReport, list[ray.ObjectRef[Any]]]:
+        """What this router tells the live page, and refs to the pixels of last frames; see `live/`."""
+        self._watch()
+        return self._live.answer(self._peers.name, ask, time.monotonic())
 
     async def own_report(self) -> RouterReport:
         """What this router says of itself to the others; they ask every second."""
@@ -712,7 +720,9 @@ class Router(DirectlyCalled):
         """Record how a frame ended, and answer its caller if it still waits."""
         frame = entry.frame
         result = self._record(result, frame.arrived_s, frame.deadline_s - frame.arrived_s)
-        self._recent.add(result, time.monotonic())
+        now_s = time.monotonic()
+        self._recent.add(result, now_s)
+        self._live.keep(result, entry.ref, frame.num_bytes, now_s)
         entry.answer_all(result)
 
     def _reported(self, pool: str, reports: tuple[ReplicaReport, ...]) -> None:
@@ -741,6 +751,7 @@ class Router(DirectlyCalled):
     def _tell(self) -> None:
         """Let logs and metrics look at the pools."""
         now_s, loads = time.monotonic(), self._scheduler.loads()
+        self._live.tick(now_s)
         self._log.tick(now_s, loads)
         self._metrics.tick(
             now_s,
@@ -774,6 +785,7 @@ class Router(DirectlyCalled):
             self._verdicts[result.verdict.kind.value] += 1
         self._log.frame_ended(result)
         self._metrics.frame_ended(result)
+        self._live.ended(result, time.monotonic())
         if self._frame_log is not None:
             self._frame_log.write(result, at_s, slo_s)
         return result
