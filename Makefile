@@ -7,6 +7,7 @@
 #   make soak      whether memory stays flat, simulated and real
 #   make bench-routers     one router against two, on fake engines
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
+#   make test-page         the live page in headless Chromium
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
@@ -17,10 +18,10 @@ GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-page test-chaos recall recall-4k soak clean
 
 help: ## Show the targets
-	@sed -n '2,11p' Makefile | sed 's/^#  *//'
+	@sed -n '2,12p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -32,6 +33,10 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/page.stamp: $(VENV)/dev.stamp
+	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dev,page]'
 	@touch $@
 
 $(EXPORT_VENV)/stamp: pyproject.toml constraints.txt
@@ -87,6 +92,9 @@ recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and can
 
 recall-4k: $(VENV)/run.stamp ## Recall of small defects on 4K frames: whole, shrunk, tiled
 	$(VENV)/bin/python examples/inspection/recall_4k.py
+
+test-page: $(VENV)/page.stamp ## The live page in headless Chromium; on Debian: apt-get install chromium
+	$(VENV)/bin/python -m pytest tests/page
 
 test-chaos: $(VENV)/dev.stamp ## Kill replicas, nodes, routers and the controller under load; prints recovery times
 	$(VENV)/bin/python -m pytest -s --timeout 600 tests/chaos
