@@ -15,7 +15,7 @@ from itertools import pairwise
 from serve_app.metric_catalog import SECONDS
 
 # The ratio of two neighbouring bounds is at most this: nobody tells 100 ms from 106.
-MOST_RATIO = 1.12
+MOST_RATIO = 1.06
 
 
 def _refined(bounds: tuple[float, ...]) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ async def served(world, frame_id, ref, **changes):
     await caller
 
 
-def test_a_watched_router_tells_last_frames_and_lets_go_when_the_page_stops(driven_by_hand):
+def test_a_watched_router_tells_last_frames_and_lets_go_when_the_page_stops():
     """Only then; before anybody watched it kept none. A ref that nobody holds is pixels that leave the store."""
 
     async def scenario(world):
