@@ -128,6 +128,11 @@ class PlayedService:
             self.pictures_hwc[size_hw] = scene.image_hwc, boxes_xyxy, ("scratch",) * len(boxes_xyxy)
         return self.pictures_hwc[size_hw][0]
 
+    def is_watched(self):
+        """From now on frames are kept for the page, as if it watched already."""
+        for name, side in self.routers.items():
+            side.answer(name, LiveAsk("page", 30.0), time.monotonic())
+
     def play(self, seconds):
         """All cameras send for so long."""
         for name, (size_hw, priority, hz) in self.cameras.items():
@@ -179,7 +184,7 @@ class PlayedService:
             uptime_s, pools, dict(self.outcomes), 6, 0, dict(self.verdicts), routers,
         )  # fmt: skip
         nodes = tuple(
-            NodeFacts(f"node{at}", f"line-gpu-{at}", f"10.0.0.{at}", True, False, at == 0, 16.0, 3.0, 1.0, 1.0, 44 * GIB, {}, 8080)  # noqa: FBT003
+            NodeFacts(f"node{at}", f"line-gpu-{at}", f"10.0.0.{at}", True, False, at == 0, 16.0, 3.0, 1.0, 1.0, 44 * GIB, {}, 8080)
             for at in range(2)
         )  # fmt: skip
         facts = {"near": DeploymentFacts(2, 2), "wide": DeploymentFacts(1, 1)}
@@ -229,6 +234,13 @@ class PageServer:
         self.thread.start()
         while not self.server.started:
             time.sleep(0.02)
+
+    def wait_until_resting(self):
+        """Wait until its collector looks at nothing any more."""
+        give_up_s = time.monotonic() + 20
+        while not self.collector.is_resting and time.monotonic() < give_up_s:
+            time.sleep(0.02)
+        assert self.collector.is_resting
 
     def stop(self):
         """End it with all its lines."""
