@@ -21,7 +21,7 @@ PICTURE = Path(__file__).parents[2] / "docs" / "images" / "live.png"
 SECONDS = 20
 
 
-def take(path, num_cameras, width, theme, height=1240):
+def take(path, num_cameras, width, theme, height=900):
     """A picture of the page on a played service."""
     source = PlayedService(fleet(num_cameras), num_routers=2)
     source.play(60)
@@ -39,7 +39,7 @@ def take(path, num_cameras, width, theme, height=1240):
 
 def small(path, out):
     """The same with as few colours as nobody misses: a picture in the docs is downloaded by everybody."""
-    Image.open(path).convert("RGB").quantize(192, dither=Image.Dither.NONE).save(out, optimize=True)
+    Image.open(path).convert("RGB").point(lambda value: value & 0xF8).save(out, optimize=True)
 
 
 if __name__ == "__main__":

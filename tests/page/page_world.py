@@ -183,10 +183,11 @@ class PlayedService:
         status = ServiceStatus(
             uptime_s, pools, dict(self.outcomes), 6, 0, dict(self.verdicts), routers,
         )  # fmt: skip
+        doing = {"is_alive": True, "is_draining": False, "num_cpus": 16.0, "cpus_used": 3.0, "num_gpus": 1.0}
+        has = {"gpus_used": 1.0, "memory_bytes": 44 * GIB, "labels": {}, "metrics_port": 8080}
         nodes = tuple(
-            NodeFacts(f"node{at}", f"line-gpu-{at}", f"10.0.0.{at}", True, False, at == 0, 16.0, 3.0, 1.0, 1.0, 44 * GIB, {}, 8080)
-            for at in range(2)
-        )  # fmt: skip
+            NodeFacts(f"node{at}", f"line-gpu-{at}", f"10.0.0.{at}", is_head=at == 0, **doing, **has) for at in range(2)
+        )
         facts = {"near": DeploymentFacts(2, 2), "wide": DeploymentFacts(1, 1)}
         return ServiceView(status, nodes, facts, DeploymentFacts(len(routers), len(routers)))
 
