@@ -4,7 +4,7 @@ import { svg } from "./dom.js";
 
 const HEIGHT = 92;
 const MARGIN = { top: 8, right: 4, bottom: 16, left: 52 };
-const GAP_S = 5;
+const GAP_S = 12; // a busy machine looks less often than once a second
 
 /** The next round number: 1, 2, 5 times a power of ten. */
 function roundUp(value) {

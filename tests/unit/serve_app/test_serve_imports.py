@@ -16,19 +16,20 @@ import serve_app
 ENGINES, SERVE_APP = Path(engines.__file__).parent, Path(serve_app.__file__).parent
 
 PURE = [
-    "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_owner", "camera_summary", "cluster_room",
-    "credit_grants", "device_turns", "errors", "frame_ends", "frame_log", "frames", "http_rules", "label_rule",
-    "lane_key", "lanes", "latency", "latency_file", "lingering", "live.camera_book", "live.last_frames",
+    "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_owner", "camera_summary",
+    "cluster_room", "credit_grants", "device_turns", "errors", "frame_ends", "frame_log", "frames", "http_rules",
+    "label_rule", "lane_key", "lanes", "latency", "latency_file", "lingering", "live.camera_book", "live.last_frames",
     "live.live_report", "live.numbers", "live.router_side", "live.spread", "memory_gauge", "memory_level",
-    "metric_book", "metric_catalog", "metrics", "native_plan", "overdue", "placement", "plan", "pool_queue", "pressure",
-    "recent_results", "replica_credits", "replica_fitness", "replica_limits", "replica_pace", "replica_packing",
-    "results", "retries", "router_credits", "router_status", "routes", "scheduler", "service_view", "spool_rules",
-    "tickets", "verdicts", "planning.bucket_search", "planning.canvas_search", "planning.drift", "planning.engine_memory",
-    "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal", "planning.traffic",
-    "simulation.clairvoyant", "simulation.gpu_tables", "simulation.simulate", "simulation.simulated_replica",
-    "simulation.simulated_scaling", "simulation.simulation_report", "simulation.simulation_run",
-    "simulation.simulation_table", "simulation.traces", "spool.feed_queue", "spool.record", "spool.result_record",
-    "spool.spool", "spool.spool_answers", "spool.spool_clock", "spool.spool_status",
+    "metric_book", "metric_catalog", "metrics", "native_plan", "overdue", "placement", "plan", "pool_queue",
+    "pressure", "recent_results", "replica_credits", "replica_fitness", "replica_limits", "replica_pace",
+    "replica_packing", "results", "retries", "router_credits", "router_status", "routes", "scheduler", "service_view",
+    "spool_rules", "tickets", "verdicts", "planning.bucket_search", "planning.canvas_search", "planning.drift",
+    "planning.engine_memory", "planning.plan_load", "planning.plan_task", "planning.planner", "planning.proposal",
+    "planning.traffic", "simulation.clairvoyant", "simulation.gpu_tables", "simulation.simulate",
+    "simulation.simulated_replica", "simulation.simulated_scaling", "simulation.simulation_report",
+    "simulation.simulation_run", "simulation.simulation_table", "simulation.traces", "spool.feed_queue",
+    "spool.record", "spool.result_record", "spool.spool", "spool.spool_answers", "spool.spool_clock",
+    "spool.spool_status",
 ]  # fmt: skip
 HEAVY = [
     "ray", "torch", "ultralytics", "tensorrt", "tensorrt_rtx_bindings", "cuda", "pynvml",
