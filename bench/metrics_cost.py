@@ -19,8 +19,8 @@ from serve_app.batching import Batch
 from serve_app.frame_log import frame_record
 from serve_app.metrics import FLUSH_INTERVAL_S, RouterMetrics
 from serve_app.plan import Bucket, Plan, Pool
+from serve_app.pool_load import PoolLoad
 from serve_app.results import BatchReply, FrameResult, StageTimes
-from serve_app.scheduler import PoolLoad
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
 
 RATES_HZ = (100.0, 10.0)

@@ -38,11 +38,12 @@ from slope import Slope, slope_of
 from framelane_inspection.scenes import draw_scene
 from serve_app.client import Client
 from serve_app.config import DEFAULT_MODEL
+from serve_app.decisions import Decisions
 from serve_app.latency import Latency, LatencyKey, LatencyModel, LatencyTable, Origin
 from serve_app.local_service import local_service
 from serve_app.native_plan import native_plan
 from serve_app.plan import Plan
-from serve_app.scheduler import Decisions, Scheduler
+from serve_app.scheduler import Scheduler
 from serve_app.simulation.simulate import Simulation
 from serve_app.simulation.simulation_report import offered_use
 

@@ -45,7 +45,7 @@ SPOOL_MAX_ONGOING = 1000
 SPOOL_SHUTDOWN_S = 5.0
 # How long Serve lets a router or a replica finish. Batches take seconds; but a router answers those who wait for its
 # frames, and a replica that an update replaces serves on until the new router has the replicas of all its pools, whose
-# engines may have to be built first. One that fails its health check is ended at once.
+# engines may have to be built first. One whose engine hangs answers its batches itself, see `EngineReplica.own_report`.
 GRACEFUL_SHUTDOWN_S = 1800.0
 # How often Serve looks whether a replica that it stops is idle. A router counts its replicas once a second, and tells
 # those that it still needs.

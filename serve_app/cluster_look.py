@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ray
 from ray import serve
-from ray._private.state import state as ray_state
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import DeploymentStatusOverview
@@ -13,9 +11,10 @@ from serve_app.app_name import APP_NAME
 from serve_app.client import Client
 from serve_app.errors import ServiceUnavailableError
 from serve_app.pool_trouble import telling_line
+from serve_app.ray_nodes import RayNode, all_nodes
 from serve_app.service_view import DeploymentFacts, NodeFacts, ServiceView
 
-HEAD = "node:__internal_head__"
+CPU_AND_GPU = ("CPU", "GPU")
 # Ray puts labels of its own beside those of the owner.
 RAY_LABEL = "ray.io/"
 ROUTER, ENGINE = "router", "engine-"
@@ -52,26 +51,24 @@ def _word(state: object) -> str:
 
 def _nodes() -> tuple[NodeFacts, ...]:
     """Every machine that Ray knows; a dead one only while it has not been replaced by name."""
-    free = ray_state.available_resources_per_node()  # type: ignore[no-untyped-call]
-    draining = ray_state.get_draining_nodes()
-    found = []
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        has, left = node["Resources"], free.get(node["NodeID"], {})
-        found.append(
-            NodeFacts(
-                node=node["NodeID"][:8],
-                host=node["NodeManagerHostname"],
-                address=node["NodeManagerAddress"],
-                is_alive=bool(node["Alive"]),
-                is_draining=node["NodeID"] in draining,
-                is_head=HEAD in has,
-                num_cpus=has.get("CPU", 0.0),
-                cpus_used=has.get("CPU", 0.0) - left.get("CPU", 0.0) if node["Alive"] else 0.0,
-                num_gpus=has.get("GPU", 0.0),
-                gpus_used=has.get("GPU", 0.0) - left.get("GPU", 0.0) if node["Alive"] else 0.0,
-                memory_bytes=has.get("memory", 0.0),
-                labels={k: v for k, v in (node.get("Labels") or {}).items() if not k.startswith(RAY_LABEL)},
-                metrics_port=max(0, int(node.get("MetricsExportPort") or 0)),
-            )
-        )
-    return tuple(sorted(found, key=lambda each: (not each.is_head, not each.is_alive, each.host, each.node)))
+    nodes = sorted(all_nodes(), key=lambda each: (not each.is_head, not each.is_alive, each.host, each.short_id))
+    return tuple(_facts(node) for node in nodes)
+
+
+def _facts(node: RayNode) -> NodeFacts:
+    used = {kind: node.has.get(kind, 0.0) - node.free.get(kind, 0.0) if node.is_alive else 0.0 for kind in CPU_AND_GPU}
+    return NodeFacts(
+        node=node.short_id,
+        host=node.host,
+        address=node.address,
+        is_alive=node.is_alive,
+        is_draining=node.is_draining,
+        is_head=node.is_head,
+        num_cpus=node.has.get("CPU", 0.0),
+        cpus_used=used["CPU"],
+        num_gpus=node.has.get("GPU", 0.0),
+        gpus_used=used["GPU"],
+        memory_bytes=node.has.get("memory", 0.0),
+        labels={name: value for name, value in node.labels.items() if not name.startswith(RAY_LABEL)},
+        metrics_port=node.metrics_port,
+    )

@@ -1,7 +1,4 @@
-"""The machines of the connected Ray cluster and what they have for our plan; what our own application holds is free.
-
-The only file that knows how Ray tells this.
-"""
+"""The machines of the connected Ray cluster and what they have for our plan; what our own application holds is free."""
 
 from __future__ import annotations
 
@@ -9,16 +6,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import ray
-from ray._private import worker
-from ray._private.state import available_resources_per_node, state
+from ray._private.state import state
 from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
 from ray.serve._private.constants import SERVE_NAMESPACE
 
 from serve_app.app_name import APP_NAME
 from serve_app.cluster_room import Machine
+from serve_app.ray_nodes import RayNode, living_nodes
 
 # How Serve names the actors of our application's replicas: deployment and replica follow.
 REPLICA_PREFIX = f"SERVE_REPLICA::{APP_NAME}#"
@@ -43,14 +38,10 @@ class ServiceReplicas:
 
 def machines_of_cluster() -> list[Machine]:
     """Every machine that takes replicas, neither dead nor draining, by name."""
-    draining = worker.global_worker.gcs_client.get_draining_nodes()  # type: ignore[attr-defined]
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]  # type: ignore[no-untyped-call]
-    free: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
+    nodes = [node for node in living_nodes() if not node.is_draining]
     held = service_replicas().held
-    twice = {name for name, count in Counter(node["NodeName"] for node in nodes).items() if count > 1}
-    machines = [
-        _machine(node, free.get(node["NodeID"], {}), held.get(node["NodeID"], (0.0, 0.0)), twice) for node in nodes
-    ]
+    twice = {name for name, count in Counter(node.name for node in nodes).items() if count > 1}
+    machines = [_machine(node, held.get(node.node_id, (0.0, 0.0)), twice) for node in nodes]
     return sorted(machines, key=lambda machine: machine.name)
 
 
@@ -80,18 +71,17 @@ def replica_actors() -> list[ActorTableData]:
     ]
 
 
-def _machine(node: Mapping[str, Any], free: Mapping[str, float], own: _Amounts, twice: set[str]) -> Machine:
-    total = node["Resources"]
-    name = f"{node['NodeName']}/{node['NodeID'][:6]}" if node["NodeName"] in twice else node["NodeName"]
+def _machine(node: RayNode, own: _Amounts, twice: set[str]) -> Machine:
     cpus, gpus = (
-        min(total.get(kind, 0.0), free.get(kind, 0.0) + ours) for kind, ours in zip(("CPU", "GPU"), own, strict=True)
+        min(node.has.get(kind, 0.0), node.free.get(kind, 0.0) + ours)
+        for kind, ours in zip(("CPU", "GPU"), own, strict=True)
     )
     return Machine(
-        name,
+        f"{node.name}/{node.node_id[:6]}" if node.name in twice else node.name,
         cpus=cpus,
         gpus=gpus,
-        num_gpus=math.ceil(total.get("GPU", 0.0)),
-        labels=tuple(sorted(node["Labels"].items())),
-        other_cpus=total.get("CPU", 0.0) - cpus,
-        other_gpus=total.get("GPU", 0.0) - gpus,
+        num_gpus=math.ceil(node.has.get("GPU", 0.0)),
+        labels=tuple(sorted(node.labels.items())),
+        other_cpus=node.has.get("CPU", 0.0) - cpus,
+        other_gpus=node.has.get("GPU", 0.0) - gpus,
     )

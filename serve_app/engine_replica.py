@@ -102,7 +102,7 @@ class EngineReplica(DirectlyCalled):
         self._num_batches = 0
         self._turns: DeviceTurns[_Job] = DeviceTurns(plan.scheduling.max_starve_s)
         self._credits = CreditGrants()
-        self._is_running = False
+        self._running: _Job | None = None
         # When the engine's thread began what it runs, and how long that takes by rights; None: it is free.
         self._run_began: tuple[float, float] | None = None
         self._usual_s = {(bucket, shape): run_s for bucket, shape, run_s in self._latencies}
@@ -202,7 +202,11 @@ class EngineReplica(DirectlyCalled):
         Args:
             ask: the router that asks, and how many credits it would have; None: somebody who only wants to know.
         """
-        self._check_device()
+        try:
+            self._check_device()
+        except DeviceLostError as err:
+            self._let_go(str(err))
+            raise
         self._check_staying()
         # A driver takes milliseconds, and a bad moment of it must not hold up batches.
         facts = await asyncio.to_thread(self._device_facts)
@@ -301,15 +305,15 @@ class EngineReplica(DirectlyCalled):
 
     def _run_next(self) -> None:
         """Give the engine's thread the batch whose turn it is, if the thread is free."""
-        while len(self._turns) and not self._is_running:
+        while len(self._turns) and self._running is None:
             job = self._turns.next(time.monotonic())
             if job.ran.cancelled():  # its router has gone
                 continue
-            self._is_running = True
+            self._running = job
             loop = asyncio.get_running_loop()
             running = loop.run_in_executor(self._engine_thread, self._run, job.bucket, job.placed)
             running.add_done_callback(partial(self._ended, job))
-        if self._copies_ahead and self._is_running and not self._repair.broken:
+        if self._copies_ahead and self._running is not None and not self._repair.broken:
             self._stage_next()
 
     def _stage_next(self) -> None:
@@ -320,8 +324,17 @@ class EngineReplica(DirectlyCalled):
             asyncio.get_running_loop().run_in_executor(self._placing_thread, stage, job.placed.batch_nhwc)
         self._staged = job
 
+    def _let_go(self, reason: str) -> None:
+        """Answer all that waits for a device that is lost or stuck: Serve ends this process when nothing waits."""
+        jobs = [] if self._running is None else [self._running]
+        while len(self._turns):
+            jobs.append(self._turns.next(time.monotonic()))
+        for job in jobs:
+            if not job.ran.done():
+                job.ran.set_result(_Run(None, FrameFailedError(reason), 0.0))
+
     def _ended(self, job: _Job, running: asyncio.Future[_Run]) -> None:
-        self._is_running = False
+        self._running = None
         self._run_next()
         if not job.ran.done():
             job.ran.set_result(running.result())

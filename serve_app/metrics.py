@@ -16,8 +16,8 @@ from serve_app.lane_key import LaneClass
 from serve_app.metric_book import MetricBook, MetricSink, named
 from serve_app.metric_catalog import Metric
 from serve_app.plan import Plan
+from serve_app.pool_load import PoolLoad
 from serve_app.results import BatchReply, FrameResult, ReplicaReport
-from serve_app.scheduler import PoolLoad
 from serve_app.verdicts import Outcome, RejectCause
 
 # Ray exports every ten seconds: a histogram's two dozen records are worth sparing in between.

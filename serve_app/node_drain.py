@@ -6,70 +6,27 @@ autoscaler. Ray has no way back: a drained node takes no new work until Ray is s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import ray
 from ray._private import state, worker
 from ray.core.generated import autoscaler_pb2
 
 from serve_app.errors import FramelaneError, ServiceUnavailableError
 from serve_app.plan import Plan
+from serve_app.ray_nodes import RayNode
 from serve_app.results import PoolStatus
 
 # None of these has types.
 _STATE: Any = state
 _WORKER: Any = worker
 _MESSAGES: Any = autoscaler_pb2
-# So many letters of a node's id are what replicas report, and what people copy.
-SHORT_ID = 8
 DRAIN_TIMEOUT_S = 30.0
 # Ray's other reason, that a node is idle, is refused by a node that is not.
 REASON = "DRAIN_NODE_REASON_PREEMPTION"
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A machine of the cluster that is alive.
-
-    Attributes:
-        node_id: Ray's, 56 letters.
-        name: as Ray was started with; else its address.
-        address: its IP address.
-        is_head: whether Ray's own services run there.
-        is_draining: whether it takes no new work any more.
-        free: resources that nobody has reserved, by name.
-    """
-
-    node_id: str
-    name: str
-    address: str
-    is_head: bool
-    is_draining: bool
-    free: Mapping[str, float]
-
-    @property
-    def label(self) -> str:
-        """How it is called in messages."""
-        return f"{self.node_id[:SHORT_ID]} ({self.address}{', head' if self.is_head else ''})"
-
-
-def cluster_nodes() -> list[Node]:
-    """The nodes of the connected cluster that are alive."""
-    draining = _WORKER.global_worker.gcs_client.get_draining_nodes()
-    free = _STATE.available_resources_per_node()
-    return [
-        Node(
-            each["NodeID"], each["NodeName"], each["NodeManagerAddress"],
-            "node:__internal_head__" in each["Resources"], each["NodeID"] in draining, free.get(each["NodeID"], {}),
-        )
-        for each in ray.nodes()  # type: ignore[no-untyped-call]
-        if each["Alive"]
-    ]  # fmt: skip
-
-
-def find_node(name: str, nodes: Sequence[Node]) -> Node:
+def find_node(name: str, nodes: Sequence[RayNode]) -> RayNode:
     """The node of this id (or its beginning), name or address.
 
     Raises:
@@ -86,7 +43,7 @@ def find_node(name: str, nodes: Sequence[Node]) -> Node:
     return found[0]
 
 
-def replicas_on(node: Node, pools: Iterable[PoolStatus]) -> list[tuple[str, str]]:
+def replicas_on(node: RayNode, pools: Iterable[PoolStatus]) -> list[tuple[str, str]]:
     """Pool and name of each replica there."""
     return [
         (pool.name, replica.replica)
@@ -96,7 +53,7 @@ def replicas_on(node: Node, pools: Iterable[PoolStatus]) -> list[tuple[str, str]
     ]
 
 
-def num_serve_actors_on(node: Node) -> int:
+def num_serve_actors_on(node: RayNode) -> int:
     """How many processes of Serve's deployments are alive there, routers and those that are being stopped included."""
     return sum(
         actor["State"] == "ALIVE"
@@ -106,7 +63,7 @@ def num_serve_actors_on(node: Node) -> int:
     )
 
 
-def without_room(node: Node, nodes: Sequence[Node], pools: Iterable[str], plan: Plan) -> list[str]:
+def without_room(node: RayNode, nodes: Sequence[RayNode], pools: Iterable[str], plan: Plan) -> list[str]:
     """Which of these replicas (by their pools) no other node has the CPUs and GPUs free for, the largest first served.
 
     Labels and limits by node are Serve's to obey: it may find less room than this says.
@@ -126,7 +83,7 @@ def without_room(node: Node, nodes: Sequence[Node], pools: Iterable[str], plan: 
     return homeless
 
 
-def check_drain(node: Node, nodes: Sequence[Node], pools: Iterable[str], plan: Plan, *, force: bool) -> None:
+def check_drain(node: RayNode, nodes: Sequence[RayNode], pools: Iterable[str], plan: Plan, *, force: bool) -> None:
     """Raise `FramelaneError` if a node cannot be drained, or (unless forced) if its replicas had nowhere to go."""
     if node.is_head:
         raise FramelaneError(
@@ -141,7 +98,7 @@ def check_drain(node: Node, nodes: Sequence[Node], pools: Iterable[str], plan: P
         )
 
 
-def drain(node: Node) -> None:
+def drain(node: RayNode) -> None:
     """Let Ray place nothing on a node any more, and Serve move what it has there.
 
     Raises:

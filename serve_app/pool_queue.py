@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from serve_app.backlog import Backlog
 from serve_app.lane_key import CRITICAL, DEFERRED, NORMAL, LaneClass, LaneKey
 from serve_app.lanes import Lane, Waiting
+from serve_app.pool_load import PoolLoad
 from serve_app.pressure import Pressure
 from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA, MIN_CREDITS_PER_REPLICA, ReplicaCredits
 from serve_app.replica_fitness import ReplicaFitness
@@ -80,6 +81,15 @@ class PoolQueue:
         critical, normal, deferred = self.num_waiting
         return critical, normal, deferred
 
+    def load(self) -> PoolLoad:
+        """What it has to do, as a value."""
+        replicas, backlog = self.credits, self.backlog
+        return PoolLoad(
+            replicas.num_ready, self.num_pieces, replicas.num_batches, backlog.total_s, self.pressure.rung,
+            self.around_s, replicas.per_replica, backlog.waiting_deferred_s, self.offered_s, self.sent_s,
+            self.waiting_by_class, self.pressure.memory, replicas.num_free,
+        )  # fmt: skip
+
     @property
     def before_s(self) -> float:
         """What a batch takes from its decision to its device."""
@@ -109,7 +119,7 @@ class PoolQueue:
                 self.others_served_s = now_s
             waiting.backlog_bin = self.backlog.add(waiting.due_s, work_s, now_s)
             cheapest = waiting.routes[-1]
-            waiting.saving_s = 0.0 if cheapest is route else work_s - cheapest.piece_s * cheapest.num_pieces
+            waiting.saving_s = 0.0 if cheapest is route else work_s - cheapest.work_s
             self.backlog.saving_s += waiting.saving_s
             if lane_class is DEFERRED:
                 self.backlog.deferred_s += work_s

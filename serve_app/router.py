@@ -9,9 +9,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,20 +22,19 @@ from ray.serve.handle import DeploymentHandle
 from engines.errors import FrameArrayError
 from engines.frame_array import check_frame
 from engines.machine import machine_name
+from serve_app.batch_calls import BatchCalls
 from serve_app.batching import Batch
 from serve_app.direct_calls import DirectlyCalled, ReplicaLine, own_actor
 from serve_app.errors import (
     FrameCancelledError,
     FrameExpiredError,
-    FrameFailedError,
     FramelaneError,
     FrameRejectedError,
     FrameSupersededError,
     InvalidFrameError,
-    ReplicaLeavingError,
     TicketUnknownError,
 )
-from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
+from serve_app.frame_book import FrameBook, InFlight
 from serve_app.frame_log import FrameLog
 from serve_app.frame_store import put_frame
 from serve_app.frames import Frame, FrameMeta, check_meta
@@ -45,21 +43,16 @@ from serve_app.latency import LatencyModel, LatencyTable, Origin
 from serve_app.lingering import Lingering
 from serve_app.live.live_report import LiveAsk, LiveReport
 from serve_app.live.router_side import RouterSide
-from serve_app.log_fields import fields, log_to_serve
-from serve_app.memory_gauge import MemoryGauge
+from serve_app.log_fields import log_to_serve
 from serve_app.metric_book import MetricSink, Nowhere
 from serve_app.metrics import RouterMetrics
-from serve_app.overdue import OVERDUE_FLOOR_S
 from serve_app.peer_routers import Doors, PeerRouters, alone
 from serve_app.plan import Plan
 from serve_app.plan_machine import joined
-from serve_app.recent_results import RecentResults
-from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA
 from serve_app.replica_limits import ReplicaLimits
+from serve_app.replica_news import ReplicaNews
 from serve_app.replica_watch import ReplicaWatch
 from serve_app.results import (
-    BatchReply,
-    BatchRequest,
     FrameResult,
     PoolStatus,
     ReplicaReport,
@@ -86,27 +79,6 @@ RESTART_S = 5.0
 SETTLED_INTERVAL_S = 0.1
 # What is left of a frame's time must be above 0 to be sent on; the receiver lets it expire.
 LEAST_S = 1e-3
-
-
-@dataclass(slots=True, eq=False)
-class _InFlight:
-    """A frame on its way: what was decided, where its pixels are, which pieces are back, and who waits for it.
-
-    `joined` are callers who sent it once more, since the call that brought it broke.
-    """
-
-    frame: Frame
-    verdict: Verdict
-    ref: ray.ObjectRef[Any]
-    answer: asyncio.Future[FrameResult]
-    pieces: dict[int, AnsweredPiece] = field(default_factory=dict)
-    joined: tuple[asyncio.Future[FrameResult], ...] = ()
-
-    def answer_all(self, result: FrameResult) -> None:
-        """Tell everybody who still waits for it."""
-        for answer in (self.answer, *self.joined):
-            if not answer.done():
-                answer.set_result(result)
 
 
 class Router(DirectlyCalled):
@@ -139,16 +111,13 @@ class Router(DirectlyCalled):
             spool: a handle for the spool of durable frames; None: no camera is durable.
         """
         log_to_serve(plan.log_level.value)
-        self._log = RouterLog()
-        self._metrics = RouterMetrics(plan, open_metrics())
+        log, metrics = RouterLog(), RouterMetrics(plan, open_metrics())
         self._plan = plan
-        self._models = {bucket.name: bucket.model for bucket in plan.buckets}
-        self._frame_log = frame_log
         self._spool = SpoolLine(spool)
         self._scheduler = Scheduler(plan, latency)
-        self._memory = MemoryGauge(plan.memory)
-        self._in_flight: dict[str, _InFlight] = {}
         self._peers = open_peers(plan)
+        self._live: RouterSide[ray.ObjectRef[Any]] = RouterSide(plan.limits.max_waiting_bytes)
+        self._book = FrameBook(self._peers.name, revision, log, metrics, frame_log, self._live)
         self._desk = TicketDesk(
             TicketBook(
                 max_tickets=plan.limits.max_tickets,
@@ -163,22 +132,22 @@ class Router(DirectlyCalled):
         self._handover = Handover()
         self._may_begin = False
         self._is_ending = False
-        self._limits = ReplicaLimits(self._scheduler)
-        self._credits = RouterCredits(self._peers.name, self._scheduler, self._limits, revision)
-        self._recent = RecentResults()
-        self._uncounted = set(pools)
+        limits = ReplicaLimits(self._scheduler)
+        grants = RouterCredits(self._peers.name, self._scheduler, limits, revision)
+        self._news = ReplicaNews(plan, self._scheduler, limits, grants, log, metrics)
         self._replicas: ReplicaWatch[ReplicaReport] = ReplicaWatch(
             pools,
             self._reported,
-            lambda pool: (self._credits.ask(pool),),
+            lambda pool: (grants.ask(pool),),
             revision=revision,
             lingering={pool.name: Lingering(keeps_last=pool.surge and pool.num_replicas > 0) for pool in plan.pools},
         )
         self._pool_reports = PoolReports()
         self._probes = SlowProbes(self._scheduler, self._replicas)
-        self._live: RouterSide[ray.ObjectRef[Any]] = RouterSide(plan.limits.max_waiting_bytes)
-        self._outcomes: Counter[str] = Counter()
-        self._verdicts: Counter[str] = Counter()
+        self._calls = BatchCalls(
+            self._peers.name, plan, self._scheduler, self._replicas, self._book,
+            grants=grants, news=self._news, log=log, metrics=metrics,
+        )  # fmt: skip
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._started_s = time.monotonic()
@@ -303,7 +272,7 @@ class Router(DirectlyCalled):
         except FrameArrayError as err:
             unseen = FrameMeta(uuid.uuid4().hex, camera, (0, 0), priority, slo_s)
             error = InvalidFrameError(str(err))
-            self._record(refused(unseen, None, error), time.monotonic(), None)
+            self._book.refuse(unseen, None, error, time.monotonic())
             raise error from err
         meta = FrameMeta(uuid.uuid4().hex, camera, image_hwc.shape[:2], priority, slo_s)
         ref = await asyncio.to_thread(put_frame, image_hwc)
@@ -336,10 +305,10 @@ class Router(DirectlyCalled):
         status = ServiceStatus(
             time.monotonic() - self._started_s,
             pools,
-            dict(self._outcomes),
-            num_in_flight=len(self._in_flight),
-            num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
-            verdicts=dict(self._verdicts),
+            dict(self._book.outcomes),
+            num_in_flight=len(self._book),
+            num_records_lost=self._book.num_records_lost,
+            verdicts=dict(self._book.verdicts),
             revision=self._revision,
             num_handed_over=self._handover.num_frames,
         )
@@ -380,7 +349,7 @@ class Router(DirectlyCalled):
         return self._own_report()
 
     def _own_report(self) -> RouterReport:
-        return self._peers.report(revision=self._revision, is_ready=not self._uncounted)
+        return self._peers.report(revision=self._revision, is_ready=not self._news.uncounted)
 
     def _watch(self) -> None:
         """Begin to watch replicas and routers; at every call, since there is no event loop before the first."""
@@ -407,8 +376,8 @@ class Router(DirectlyCalled):
             return
         logger.info("revision %d hands over to revision %d", self._revision, revision)
         waiting, unread = self._desk.hand_over()
-        for frame_id in waiting.keys() & self._in_flight.keys():
-            self._in_flight[frame_id].answer.add_done_callback(self._ticket_ended)
+        for frame_id in waiting.keys() & self._book.frame_ids:
+            self._book.entry(frame_id).answer.add_done_callback(self._ticket_ended)
         self._start(self._handover.tickets(waiting, unread))
         # A call to itself: Serve lets it live until that is over.
         self._start(ReplicaLine(own_actor()).call("settled"))
@@ -418,7 +387,7 @@ class Router(DirectlyCalled):
         """Return when nothing is left here to be answered; then the replicas that Serve is stopping may go."""
         while True:
             await asyncio.sleep(SETTLED_INTERVAL_S)
-            if not (self._in_flight or self._handover.is_busy or self._desk.is_calling):
+            if not (len(self._book) or self._handover.is_busy or self._desk.is_calling):
                 self._replicas.leave()
                 return
 
@@ -433,7 +402,7 @@ class Router(DirectlyCalled):
         self._replicas.leave()
         now_s = time.monotonic()
         for frame in self._scheduler.take_unbegun():
-            self._end_unserved(frame, Outcome.REJECTED, _service_ends(), now_s)
+            self._book.end_unserved(frame, Outcome.REJECTED, _service_ends(), now_s)
 
     async def adopt_tickets(self, waiting: dict[str, str], unread: list[tuple[str, FrameResult]]) -> int:
         """Keep the tickets of an older router, see `TicketDesk.adopt`; how many found no room."""
@@ -446,54 +415,42 @@ class Router(DirectlyCalled):
     def _arrived(self, meta: FrameMeta, ref: ray.ObjectRef[Any], now_s: float) -> asyncio.Future[FrameResult]:
         """Check and schedule one frame; its result, now or later."""
         answer: asyncio.Future[FrameResult] = asyncio.get_running_loop().create_future()
-        if meta.attempt and self._joins(meta.frame_id, answer, now_s):
+        if meta.attempt and self._book.joins(meta.frame_id, answer, now_s):
             return answer
         if self._handover.has_begun:
             return asyncio.get_running_loop().create_task(self._relayed(meta, ref, now_s))
         if self._is_ending:
-            answer.set_result(self._record(refused(meta, None, _service_ends()), now_s, None))
+            answer.set_result(self._book.refuse(meta, None, _service_ends(), now_s))
             return answer
         try:
             frame = self._checked(meta, now_s)
         except InvalidFrameError as err:
             # A fresh error: the tracebacks of `err` and its cause hold this call's frame, and so would pin the pixels.
-            result = refused(meta, None, InvalidFrameError(err.message))
-            answer.set_result(self._record(result, now_s, None))
+            answer.set_result(self._book.refuse(meta, None, InvalidFrameError(err.message), now_s))
             return answer
         arrival = self._scheduler.arrived(frame)
         if arrival.superseded is not None:
             newer = FrameSupersededError("frame superseded: a newer one of its camera came while it waited")
-            self._end_unserved(arrival.superseded, Outcome.SUPERSEDED, newer, now_s)
+            self._book.end_unserved(arrival.superseded, Outcome.SUPERSEDED, newer, now_s)
         verdict = arrival.verdict
         if verdict.kind is VerdictKind.REJECT:
-            error = _rejection(verdict)
-            answer.set_result(self._record(refused(meta, verdict, error), now_s, frame.deadline_s - now_s))
+            slo_s = frame.deadline_s - now_s
+            answer.set_result(self._book.refuse(meta, verdict, _rejection(verdict), now_s, slo_s))
             return answer
-        self._in_flight[frame.frame_id] = _InFlight(frame, verdict, ref, answer)
+        self._book.add(InFlight(frame, verdict, ref, answer))
         return answer
-
-    def _joins(self, frame_id: str, answer: asyncio.Future[FrameResult], now_s: float) -> bool:
-        """Whether a frame that is sent once more is here or has been answered: then this is its answer too."""
-        entry = self._in_flight.get(frame_id)
-        if entry is not None:
-            entry.joined += (answer,)
-            return True
-        result = self._recent.find(frame_id, now_s)
-        if result is not None:
-            answer.set_result(result)
-        return result is not None
 
     def _ticket(self, meta: FrameMeta, ref: ray.ObjectRef[Any], callback: Any, now_s: float) -> Ticket | FramelaneError:
         """Schedule one frame that nobody waits for."""
         frame_id, camera = str(meta.frame_id), str(meta.camera)
-        known = self._in_flight.get(frame_id) or self._recent.find(frame_id, now_s) if meta.attempt else None
+        known = self._book.known(frame_id, now_s) if meta.attempt else None
         if known is not None and known.verdict is not None:
             return self._desk.ticket(frame_id, camera, known.verdict)
         try:
             self._desk.open(frame_id, camera)
         except FramelaneError as err:
             error = type(err)(err.message, err.retry_after_s)
-            self._record(refused(meta, None, error), now_s, None)
+            self._book.refuse(meta, None, error, now_s)
             return error
         answer = self._arrived(meta, ref, now_s)
         if answer.done() and (rejection := answer.result().error) is not None:
@@ -501,7 +458,7 @@ class Router(DirectlyCalled):
             return rejection
         if callback is not None:
             self._desk.call_back(callback, answer)
-        return self._desk.given(frame_id, camera, self._in_flight[frame_id].verdict, answer)
+        return self._desk.given(frame_id, camera, self._book.entry(frame_id).verdict, answer)
 
     async def _partly_durable(
         self, metas: Sequence[FrameMeta], callback: Any, refs: Sequence[ray.ObjectRef[Any]], durable: Sequence[bool]
@@ -516,7 +473,7 @@ class Router(DirectlyCalled):
 
     def _checked(self, meta: FrameMeta, now_s: float) -> Frame:
         priority = check_meta(meta, max_frame_px=self._plan.limits.max_frame_px)
-        if meta.frame_id in self._in_flight:
+        if meta.frame_id in self._book.frame_ids:
             raise InvalidFrameError(f"frame_id: got {meta.frame_id!r}, which is in flight; give every frame its own id")
         slo_s = self._plan.slo_s[priority] if meta.slo_s is None else float(meta.slo_s)
         size_hw = (int(meta.size_hw[0]), int(meta.size_hw[1]))
@@ -533,7 +490,7 @@ class Router(DirectlyCalled):
         now_s = time.monotonic()
         if self._handover.has_begun:
             for frame in self._scheduler.take_unbegun():
-                self._start(self._relay(self._in_flight.pop(frame.frame_id), now_s))
+                self._start(self._relay(self._book.take(frame.frame_id), now_s))
         decisions = self._scheduler.decide(now_s)
         for expired in decisions.expired:
             frame = expired.frame
@@ -541,14 +498,12 @@ class Router(DirectlyCalled):
                 f"frame expired: after {now_s - frame.arrived_s:.3f} s of waiting it could not be finished within its "
                 f"{frame.deadline_s - frame.arrived_s:.3f} s"
             )
-            entry = self._in_flight.pop(frame.frame_id)
-            error = FrameExpiredError(message)
-            self._end(entry, unserved(frame, entry.verdict, Outcome.EXPIRED, error, now_s, expired.route))
-        self._give_up(decisions.given_up, "has not answered", now_s)
+            self._book.end_unserved(frame, Outcome.EXPIRED, FrameExpiredError(message), now_s, expired.route)
+        self._calls.give_up(decisions.given_up, "has not answered", now_s)
         loop = asyncio.get_running_loop()
         for batch in decisions.batches:
             # Now, not when the task starts: a frame of which a tile fails until then has left.
-            refs = [self._in_flight[piece.frame.frame_id].ref for piece in batch.pieces]
+            refs = [self._book.entry(piece.frame.frame_id).ref for piece in batch.pieces]
             self._start(self._send(batch, refs, now_s))
         if self._wake is not None:
             self._wake.cancel()
@@ -571,7 +526,7 @@ class Router(DirectlyCalled):
             if pool.num_replicas
         )
 
-    async def _relay(self, entry: _InFlight, now_s: float) -> None:
+    async def _relay(self, entry: InFlight, now_s: float) -> None:
         """Let the successor serve a frame that waited here, within what is left of its time."""
         frame = entry.frame
         left_s = max(frame.deadline_s - now_s, LEAST_S)
@@ -598,197 +553,24 @@ class Router(DirectlyCalled):
             self._start(self._handover.ticket_ended(answer.result()))
 
     async def _send(self, batch: Batch, refs: list[ray.ObjectRef[Any]], sent_s: float) -> None:
-        """One call for the whole batch; then answer its frames and use the freed credit."""
-        request = BatchRequest(
-            batch.bucket, batch.canvas, batch.urgent,
-            tuple(piece.frame.size_hw for piece in batch.pieces), tuple(piece.window for piece in batch.pieces),
-            self._peers.name, batch.run_s,
-        )  # fmt: skip
-        try:
-            line = self._replicas.line(batch.pool, batch.replica)
-            if line is None:  # it was counted out between the decision and here
-                raise RayActorError
-            reply: BatchReply = await line.call("infer", request, refs=refs)
-            if len(reply.frames) != len(refs) and not reply.no_credit:
-                raise FrameFailedError(f"replica {reply.replica}: answered {len(reply.frames)} frames of {len(refs)}")
-        except RayActorError as err:
-            self._log.replica_died(batch, err)
-            self._metrics.batch_lost(batch, has_died=True)
-            self._replicas.died(batch.pool, batch.replica)
-            now_s = time.monotonic()
-            self._give_up(self._scheduler.batch_lost(batch.batch_id, now_s), "died", now_s)
-        except ReplicaLeavingError:
-            self._replicas.died(batch.pool, batch.replica)
-            now_s = time.monotonic()
-            self._give_up(self._scheduler.batch_refused(batch.batch_id, now_s), "was being stopped", now_s)
-        except Exception as err:  # whatever else Ray or the replica raises must not leave callers waiting
-            said = fields(pool=batch.pool, engine_replica=batch.replica, batch_id=batch.batch_id)
-            logger.exception("pool %s: batch %d failed", batch.pool, batch.batch_id, extra=said)
-            self._metrics.batch_lost(batch, has_died=False)
-            now_s = time.monotonic()
-            failed = {piece.frame.frame_id: piece.frame for piece in batch.pieces if self._is_here(piece.frame)}
-            self._scheduler.batch_ended(batch.batch_id, now_s, failed=failed)
-            for frame in failed.values():
-                if self._scheduler.has(frame.frame_id):
-                    continue  # another replica has it as well
-                error = FrameFailedError(f"frame: the call to its replica failed ({type(err).__name__}: {err})")
-                self._end_unserved(frame, Outcome.FAILED, error, now_s)
-        else:
-            self._replied(batch, reply, sent_s)
+        """Send a batch, see to its frames, and use the credit that is free again."""
+        await self._calls.send(batch, refs, sent_s)
         self._pump()
-
-    def _replied(self, batch: Batch, reply: BatchReply, sent_s: float) -> None:
-        """A replica has answered a batch, or refused it."""
-        self._credits.granted(batch.pool, batch.replica, reply.grant, time.monotonic())
-        if reply.no_credit:
-            self._credits.refused(batch.pool, batch.replica)
-            now_s = time.monotonic()
-            self._give_up(self._scheduler.batch_refused(batch.batch_id, now_s), "had no credit for it", now_s)
-        elif reply.out_of_memory:
-            self._out_of_memory(batch, reply)
-        else:
-            self._answer(batch, reply, sent_s)
-
-    def _out_of_memory(self, batch: Batch, reply: BatchReply) -> None:
-        """Let the frames of a batch that was too large for its device try again in smaller ones, or smaller."""
-        logger.warning(
-            "pool %s: replica %s has no memory for %d frames on canvas %s of bucket %s; smaller batches for a while",
-            batch.pool, reply.replica, len(batch.pieces), batch.canvas, batch.bucket,
-            extra=fields(pool=batch.pool, engine_replica=reply.replica, bucket=batch.bucket, batch_id=batch.batch_id),
-        )  # fmt: skip
-        self._metrics.out_of_memory(batch)
-        now_s = time.monotonic()
-        reason = next((str(each) for each in reply.frames if isinstance(each, FrameFailedError)), "no reason given")
-        elsewhere = reply.is_broken and self._memory.broke(batch.pool, batch.replica)
-        self._use_memory(batch.pool)
-        for frame in self._scheduler.batch_out_of_memory(batch.batch_id, now_s, elsewhere=elsewhere):
-            error = FrameFailedError(
-                f"frame: the device of pool {batch.pool} has no memory for canvas {batch.canvas} ({reason}), and no "
-                "time or cheaper rung was left; give the plan a ladder, or a smaller canvas"
-            )
-            self._end_unserved(frame, Outcome.FAILED, error, now_s)
-
-    def _answer(self, batch: Batch, reply: BatchReply, sent_s: float) -> None:
-        """Keep the answered pieces, and end the frames that are whole or failed."""
-        self._metrics.batch_answered(batch, reply)
-        now_s = time.monotonic()
-        errors: dict[str, FramelaneError] = {}
-        for piece, found in zip(batch.pieces, reply.frames, strict=True):
-            if not self._is_here(piece.frame):
-                continue  # cancelled or failed while this piece ran
-            frame_id = piece.frame.frame_id
-            before = self._in_flight[frame_id].pieces.get(piece.number)
-            if before is not None and before.route is piece.route and before.found is not None:
-                continue  # another replica, to which it went when this one was overdue, was first
-            if isinstance(found, FramelaneError):
-                errors[frame_id] = found
-            self._in_flight[frame_id].pieces[piece.number] = AnsweredPiece(
-                piece.route, batch.canvas, len(batch.pieces), reply, sent_s, now_s,
-                None if isinstance(found, FramelaneError) else found,
-            )  # fmt: skip
-        busy_s = reply.infer_s + reply.postprocess_s
-        has_run = reply.infer_s > 0  # an engine that failed at once has shown nothing of its pace
-        done = self._scheduler.batch_ended(
-            batch.batch_id,
-            now_s,
-            busy_s=busy_s if has_run else None,
-            around_s=now_s - sent_s - reply.staged_s - busy_s,
-            failed=errors,
-        )
-        failed = [frame_id for frame_id in errors if not self._scheduler.has(frame_id)]
-        for frame_id in [*failed, *(frame.frame_id for frame in done)]:
-            entry = self._in_flight.pop(frame_id)
-            limits = self._plan.detection
-            self._end(entry, answered(entry.frame, entry.verdict, entry.pieces, limits, errors.get(frame_id)))
-
-    def _give_up(self, frames: Sequence[Frame], how: str, now_s: float) -> None:
-        """End frames that were lost with a replica."""
-        for frame in frames:
-            error = FrameFailedError(f"frame: its replica {how}, and no time or attempt was left for another one")
-            self._end_unserved(frame, Outcome.FAILED, error, now_s)
-
-    def _is_here(self, frame: Frame) -> bool:
-        """Whether a frame has not ended yet."""
-        entry = self._in_flight.get(frame.frame_id)
-        return entry is not None and entry.frame is frame
-
-    def _end_unserved(self, frame: Frame, outcome: Outcome, error: FramelaneError, now_s: float) -> None:
-        entry = self._in_flight.pop(frame.frame_id)
-        self._end(entry, unserved(frame, entry.verdict, outcome, error, now_s))
-
-    def _end(self, entry: _InFlight, result: FrameResult) -> None:
-        """Record how a frame ended, and answer its caller if it still waits."""
-        frame = entry.frame
-        result = self._record(result, frame.arrived_s, frame.deadline_s - frame.arrived_s)
-        now_s = time.monotonic()
-        self._recent.add(result, now_s)
-        self._live.keep(result, entry.ref, frame.num_bytes, now_s)
-        entry.answer_all(result)
 
     def _reported(self, pool: str, reports: tuple[ReplicaReport, ...]) -> None:
         """The replicas of a pool were counted; that also wakes frames whose replica had died."""
-        latency = self._scheduler.latency
-        for report in reports:
-            for bucket, shape, run_s in report.latencies:
-                model = self._models.get(bucket)  # None: a replica of another plan, which is about to go
-                if model is not None and not latency.is_measured(model, shape.canvas, shape.batch):
-                    latency.observe(model, shape.canvas, shape.batch, run_s)
-        if reports:
-            self._uncounted.discard(pool)
-        before, level = self._memory.level(pool), self._memory.reported(pool, reports, time.monotonic())
-        if level is not before:
-            was, now = before.name.lower(), level.name.lower()
-            logger.warning("pool %s: memory level %s, was %s; %s", pool, now, was, self._memory.fullest(pool))
-        self._use_memory(pool)
-        self._credits.reported(pool, reports, time.monotonic())
-        for report in self._replicas.fresh(pool):
-            if report.busy_s < OVERDUE_FLOOR_S:
-                self._scheduler.replica_is_alive(pool, report.replica)
+        self._news.counted(pool, reports, self._replicas.fresh(pool))
         self._probes.look(pool)
         self._pump()
-        self._tell()
-
-    def _tell(self) -> None:
-        """Let logs and metrics look at the pools."""
-        now_s, loads = time.monotonic(), self._scheduler.loads()
-        self._live.tick(now_s)
-        self._log.tick(now_s, loads)
-        self._metrics.tick(
-            now_s,
-            loads,
-            {pool: self._replicas.reports(pool) for pool in loads},
-            num_in_flight=len(self._in_flight),
-            num_records_lost=self._frame_log.num_lost if self._frame_log else 0,
-        )
-
-    def _use_memory(self, pool: str) -> None:
-        """Let the scheduler know how full a pool's devices are, and which replicas may take how much."""
-        self._scheduler.memory_is(pool, self._memory.level(pool))
-        limits = self._memory.limits(pool)
-        for replica, most in limits.items():
-            self._limits.limit("memory", pool, replica, most if most < MAX_CREDITS_PER_REPLICA else None)
-        self._limits.ready(pool, limits)
+        self._live.tick(time.monotonic())
+        self._news.tell({each.name: self._replicas.reports(each.name) for each in self._plan.pools}, self._book)
 
     def _cancelled(self, frame_id: str) -> None:
         """A caller gave up: a waiting frame leaves its lane; one that runs is answered to nobody, but recorded."""
-        entry = self._in_flight.get(frame_id)
-        if entry is not None and not all(answer.done() for answer in (entry.answer, *entry.joined)):
-            return  # somebody still waits for it
-        if entry is not None and self._scheduler.cancelled(frame_id):
+        entry = self._book.find(frame_id)
+        if entry is not None and not entry.is_awaited and self._scheduler.cancelled(frame_id):
             error = FrameCancelledError("frame cancelled by its caller while it waited")
-            self._end_unserved(entry.frame, Outcome.CANCELLED, error, time.monotonic())
-
-    def _record(self, result: FrameResult, at_s: float, slo_s: float | None) -> FrameResult:
-        result = replace(result, router=self._peers.name, revision=self._revision)
-        self._outcomes[result.outcome.value] += 1
-        if result.verdict is not None:
-            self._verdicts[result.verdict.kind.value] += 1
-        self._log.frame_ended(result)
-        self._metrics.frame_ended(result)
-        self._live.ended(result, time.monotonic())
-        if self._frame_log is not None:
-            self._frame_log.write(result, at_s, slo_s)
-        return result
+            self._book.end_unserved(entry.frame, Outcome.CANCELLED, error, time.monotonic())
 
 
 def _service_ends() -> FrameRejectedError:

@@ -11,8 +11,8 @@ from serve_app.batching import Batch
 from serve_app.errors import FrameLostError, InvalidFrameError
 from serve_app.log_fields import EXTRA_FIELDS, Extra, fields
 from serve_app.metrics import refusal_cause
+from serve_app.pool_load import PoolLoad
 from serve_app.results import FrameResult
-from serve_app.scheduler import PoolLoad
 from serve_app.verdicts import Outcome
 
 logger = logging.getLogger(__name__)

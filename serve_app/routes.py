@@ -43,6 +43,7 @@ class Route:
         alone_s: predicted seconds of one piece (the frame, or a tile) in a batch of one.
         own_s: of all its pieces, one after the other.
         piece_s: device seconds of one piece in the best batch, with its share of the call.
+        work_s: of all its pieces in such batches.
         max_batch: the best batch size: the cheapest a frame among those no longer than a chunk.
         ladder: the warmed batch sizes up to `max_batch`, ascending.
     """
@@ -59,6 +60,7 @@ class Route:
     alone_s: float
     own_s: float
     piece_s: float
+    work_s: float
     max_batch: int
     ladder: tuple[int, ...]
 
@@ -143,7 +145,7 @@ class RouteTable:
             choice = self._plan.canvas_for(rung.model, size_hw, rung.max_canvas)
             route = self._route(index, choice.bucket, choice.canvas, size_hw, priority, shrunk=choice.shrunk)
             before = routes[-1]
-            if route.piece_s < WORTH_DEGRADING * before.piece_s * before.num_pieces:
+            if route.piece_s < WORTH_DEGRADING * before.work_s:
                 routes.append(route)
         # A canvas that does not fit into memory is no way, unless it is the only one.
         fitting = [route for route in routes if self._fits(route, priority)]
@@ -198,7 +200,7 @@ class RouteTable:
         seconds = {batch: self._latency.predict_s(bucket.model, canvas, batch) for batch in bucket.batches}
         within = [n for n in bucket.batches if n == 1 or seconds[n] <= self._max_chunk_s]
         best = min(within, key=lambda n: (seconds[n] + CALL_COST_S) / n)
-        num_pieces = len(windows) or 1
+        piece_s, num_pieces = (seconds[best] + CALL_COST_S) / best, len(windows) or 1
         return Route(
             rung=rung,
             lane=LaneKey(bucket.name, canvas, self._lane_class(rung, size_hw, priority, num_pieces, seconds[1])),
@@ -211,7 +213,8 @@ class RouteTable:
             num_pieces=num_pieces,
             alone_s=seconds[1],
             own_s=seconds[1] * num_pieces,
-            piece_s=(seconds[best] + CALL_COST_S) / best,
+            piece_s=piece_s,
+            work_s=piece_s * num_pieces,
             max_batch=best,
             ladder=tuple(n for n in within if n <= best),
         )

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from serve_app.app_name import ENGINE_PREFIX
 from serve_app.autoscaling import Autoscaling, Demand, DemandMeter, PoolNeed, PoolScaler
 from serve_app.plan import Plan, Pool
-from serve_app.scheduler import PoolLoad
+from serve_app.pool_load import PoolLoad
 
 # What stands in a Serve config: `applications[].autoscaling_policy.policy_function`.
 POLICY = "serve_app.serve_autoscaling:ServePolicy"

@@ -20,6 +20,7 @@ from serve_app.cli import (
     parity,
     plan,
     profile,
+    report,
     service,
     simulate,
     spool,
@@ -68,6 +69,7 @@ app.command()(profile.profile)
 app.command()(parity.parity)
 app.command()(simulate.simulate)
 app.command()(key.key)
+app.command()(report.report)
 app.add_typer(spool.spool, name="spool")
 
 

@@ -28,11 +28,12 @@ def drain(
     To use the machine again, stop Ray there and start it anew.
     """
     from serve_app.client import Client
-    from serve_app.node_drain import check_drain, cluster_nodes, find_node, num_serve_actors_on, replicas_on
+    from serve_app.node_drain import check_drain, find_node, num_serve_actors_on, replicas_on
     from serve_app.node_drain import drain as drain_node
+    from serve_app.ray_nodes import living_nodes
 
     client = Client.connect(address)
-    nodes = cluster_nodes()
+    nodes = living_nodes()
     found = find_node(node, nodes)
     there = replicas_on(found, client.status().pools)
     check_drain(found, nodes, [pool for pool, _ in there], client.plan, force=force)

@@ -19,13 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from serve_app.batching import Batch
+from serve_app.decisions import NOTHING, Arrival, Decisions
 from serve_app.errors import FramelaneError, InvalidPlanError
 from serve_app.frames import Frame, Priority
 from serve_app.latency import LatencyModel
 from serve_app.plan import Plan
 from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
 from serve_app.replica_credits import new_tuple
-from serve_app.scheduler import NOTHING, Arrival, Decisions
 from serve_app.simulation.simulated_replica import BatchTimes, DeviceTimes, Gauss, Job, SimulatedReplica
 from serve_app.simulation.simulated_scaling import SimulatedScaling
 from serve_app.simulation.simulation_run import VERDICT_CODES, RunRecorder, SimulationRun

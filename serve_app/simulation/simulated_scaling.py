@@ -13,8 +13,8 @@ from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
 from serve_app.latency import LatencyModel
 from serve_app.plan import Plan, Pool
+from serve_app.pool_load import PoolLoad
 from serve_app.routes import RouteTable
-from serve_app.scheduler import PoolLoad
 from serve_app.simulation.clairvoyant import MAX_STATES, UNITS_A_STEP, least_replica_s
 from serve_app.simulation.traces import Floats, Trace
 

@@ -90,6 +90,7 @@ class Kill:
     what: str
     at_s: float
     victims: list[int]
+    dead_routers: set[str] = field(default_factory=set)
     back_after_s: float | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -180,7 +181,7 @@ class ChaosWorld:
         node = min(self.workers, key=lambda worker: worker.node_id in of_routers)
         victims = [actor for actor in [*self.replicas(), *self.routers()] if actor["node"] == node.node_id]
         self.workers.remove(node)
-        kill = Kill("node", time.monotonic(), [victim["pid"] for victim in victims])
+        kill = Kill("node", time.monotonic(), [victim["pid"] for victim in victims], _short_ids(victims))
         self.cluster.remove_node(node, allow_graceful=False)
         for pid in kill.victims:
             _end(pid)
@@ -193,15 +194,15 @@ class ChaosWorld:
         routers = self.routers()
         victim = routers[0]
         is_back = lambda: self._routers_are_whole(len(routers), without=victim["id"])  # noqa: E731
-        return self._kill("router", [victim["pid"]], is_back)
+        return self._kill("router", [victim["pid"]], is_back, _short_ids([victim]))
 
     def kill_controller(self):
         """SIGKILL to Serve's controller, which Ray starts again."""
         (victim,) = self.controllers()
         return self._kill("controller", [victim["pid"]], lambda: self._controller_is_back(victim["pid"]))
 
-    def _kill(self, what, pids, is_back):
-        kill = Kill(what, time.monotonic(), pids)
+    def _kill(self, what, pids, is_back, dead_routers=()):
+        kill = Kill(what, time.monotonic(), pids, set(dead_routers))
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         self._until_back(kill, is_back)
@@ -301,7 +302,8 @@ class Findings:
         outcomes: by kind of frame.
         without_outcome: frames that nobody answered, with what their callers saw.
         lost_critical: patient critical frames that did not finish, or after their deadline.
-        answered_twice: ids that callers got or the log has more than once.
+        answered_twice: ids that callers got more than once, or the log has, records of routers that were killed apart.
+        served_twice: ids that a router had recorded when it was killed, before its callers heard of it.
         unlogged: ids that were answered but are not in the log.
         quick_missed: of the critical frames of 250 ms, those that did not finish in time, by kill (None: before any).
     """
@@ -310,6 +312,7 @@ class Findings:
     without_outcome: list
     lost_critical: list
     answered_twice: list
+    served_twice: list
     unlogged: list
     quick_missed: Counter
     num_quick: int
@@ -319,7 +322,10 @@ def look(notes, records, kills):
     """The findings of a run."""
     answers = [(note, answer) for note in notes for answer in note["answers"]]
     ids = Counter(answer["frame_id"] for _, answer in answers if answer["frame_id"])
-    logged = Counter(record["frame_id"] for record in records)
+    dead = set().union(*(kill.dead_routers for kill in kills))
+    by_dead = {record["frame_id"] for record in records if record["router"].rpartition("-")[2] in dead}
+    by_living = Counter(r["frame_id"] for r in records if r["router"].rpartition("-")[2] not in dead)
+    logged = by_dead | by_living.keys()
     critical = [(note, answer) for note, answer in answers if note["priority"] == "critical"]
     late = [
         (note, answer)
@@ -334,7 +340,8 @@ def look(notes, records, kills):
             *((note, answer["error"]) for note, answer in answers if answer["outcome"] == "none"),
         ],
         lost_critical=[(note, answer) for note, answer in late if note["slo_s"] == PATIENT_SLO_S],
-        answered_twice=[name for name, count in (*ids.items(), *logged.items()) if count > 1],
+        answered_twice=[name for name, count in (*ids.items(), *by_living.items()) if count > 1],
+        served_twice=sorted(by_dead & by_living.keys()),
         unlogged=[name for name in ids if name not in logged],
         quick_missed=Counter(_kill_before(note, kills) for note, _ in late if note["slo_s"] == QUICK_SLO_S),
         num_quick=len(quick),
@@ -371,8 +378,9 @@ def table(findings, kills, notes):
         f"{len(notes)} frames: {ended}",
         (
             f"without outcome {len(findings.without_outcome)}, patient critical lost {len(findings.lost_critical)}, "
-            f"answered twice {len(findings.answered_twice)}, of {findings.num_quick} critical ones of 250 ms missed "
-            f"{findings.quick_missed.total()} ({findings.quick_missed[None]} before any kill)"
+            f"answered twice {len(findings.answered_twice)}, served twice {len(findings.served_twice)}, of "
+            f"{findings.num_quick} critical ones of 250 ms missed {findings.quick_missed.total()} "
+            f"({findings.quick_missed[None]} before any kill)"
         ),
     ]
     return "\n".join(lines)
@@ -389,6 +397,11 @@ def _kill_before(note, kills):
     """The last kill before a frame's deadline."""
     before = [kill.what for kill in kills if kill.at_s < note["due_s"] + note["slo_s"]]
     return before[-1] if before else None
+
+
+def _short_ids(actors):
+    """As they end the names of replicas and routers."""
+    return {actor["id"][:8] for actor in actors}
 
 
 def _end(pid):

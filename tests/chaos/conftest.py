@@ -1,4 +1,4 @@
-"""One cluster for all tests of this folder: starting one takes longer than most of them."""
+"""One cluster for all tests of a file: starting one takes longer than most of them, and other files start their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from chaos_world import ChaosWorld
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster_world(tmp_path_factory):
     """Three nodes with the service on them; two routers, so that there is one to go to."""
     world = ChaosWorld(tmp_path_factory.mktemp("chaos"), num_routers=2)

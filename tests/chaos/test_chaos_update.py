@@ -111,9 +111,9 @@ class Command:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def send(self, seconds):
-        """Start the client process."""
-        asked = {"address": None, "seconds": seconds, "out": str(self.folder / "notes.jsonl"), "streams": CAMERAS}
+    def send(self, name, seconds):
+        """Start the client process, which takes its notes in a file of this name."""
+        asked = {"address": None, "seconds": seconds, "out": str(self.folder / name), "streams": CAMERAS}
         return subprocess.Popen(
             [sys.executable, str(CLIENT), json.dumps(asked)],
             cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, text=True,
@@ -133,16 +133,21 @@ def framelane(tmp_path):
 
 def test_the_only_replica_changes_its_model_and_canvases_and_back_without_a_failed_frame(framelane):
     """`framelane update`, with real engines; a client that stays connected follows, and learns the new plan."""
-    with framelane.send(COMMAND_LOAD_S) as client:
+    with framelane.send("notes.jsonl", COMMAND_LOAD_S) as client:
         assert client.stdout.readline() == "sending\n"
         assert "serving full.yaml" in framelane("update", "full.yaml")
         assert "serving light.yaml" in framelane("update", "light.yaml")
         assert client.wait(COMMAND_TIMEOUT_S) == 0
-    notes = [json.loads(line) for line in (framelane.folder / "notes.jsonl").read_text().splitlines()]
-    answers = [answer for note in notes for answer in note["answers"]]
+    with framelane.send("after.jsonl", AFTER_S) as client:  # a slow machine updates for longer than the first load
+        assert client.wait(COMMAND_TIMEOUT_S) == 0
+    notes, later = (
+        [json.loads(line) for line in (framelane.folder / name).read_text().splitlines()]
+        for name in ("notes.jsonl", "after.jsonl")
+    )
+    answers = [answer for note in (*notes, *later) for answer in note["answers"]]
     logged = [json.loads(line)["frame_id"] for line in (framelane.folder / "frames.jsonl").read_text().splitlines()]
 
-    assert Counter(answer["outcome"] for answer in answers) == {"finished": len(notes)}
+    assert Counter(answer["outcome"] for answer in answers) == {"finished": len(notes) + len(later)}
     assert sorted(answer["frame_id"] for answer in answers) == sorted(logged)
     order = [answer["model"] for answer in answers]
     changes = [new for old, new in itertools.pairwise(order) if old != new]

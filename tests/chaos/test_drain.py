@@ -13,7 +13,7 @@ from told_service import Load, healthy, pids, show, told_service, until
 from serve_app.cli.drain import drain
 from serve_app.config import prepare_ray_environment
 from serve_app.errors import FramelaneError
-from serve_app.node_drain import cluster_nodes
+from serve_app.ray_nodes import living_nodes
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ def test_a_drained_machine_loses_no_frame(cluster, tmp_path, capsys):
             drain(node_id)
         with pytest.raises(FramelaneError, match="allowed are the nodes that are alive"):
             drain("nowhere")
-        (head,) = [node for node in cluster_nodes() if node.is_head]
+        (head,) = [node for node in living_nodes() if node.is_head]
         with pytest.raises(FramelaneError, match="is the head"):
             drain(head.node_id, force=True)
         cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
         with Load(client) as load:
             load.goes_on()
-            until("room elsewhere", lambda: any(node.free.get("CPU") == 1.0 for node in cluster_nodes()))
+            until("room elsewhere", lambda: any(node.free.get("CPU") == 1.0 for node in living_nodes()))
             until("drained", lambda: drain(node_id, wait=True, timeout_s=60.0) is None)
             load.goes_on()
             until("two replicas", lambda: healthy(client) == 2)

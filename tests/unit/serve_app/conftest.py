@@ -30,8 +30,9 @@ def clock(monkeypatch):
     """The router's clock, which stands still until the test moves it; its timers run on real time all the same."""
     from router_world import Clock
 
-    from serve_app import router
+    from serve_app import batch_calls, frame_book, replica_news, router
 
     stopped = Clock()
-    monkeypatch.setattr(router, "time", stopped)
+    for module in (batch_calls, frame_book, replica_news, router):
+        monkeypatch.setattr(module, "time", stopped)
     return stopped

@@ -239,11 +239,11 @@ class World:
         await asyncio.gather(*watchers, return_exceptions=True)
         assert self.router._tasks - watchers == set(), "batches are under way"
         assert left == set(), "callers or batches are left"
-        assert self.router._in_flight == {}
+        assert len(self.router._book) == 0
         assert (self.router._scheduler.num_frames, self.router._scheduler.held_bytes) == (0, 0)
         loads = self.router._scheduler.loads().values()
         assert [(load.num_waiting, load.num_running) for load in loads] == [(0, 0)] * len(self.pools)
-        assert self.router._outcomes.total() == self.num_submitted, "a frame ended never or twice"
+        assert self.router._book.outcomes.total() == self.num_submitted, "a frame ended never or twice"
 
 
 def play(

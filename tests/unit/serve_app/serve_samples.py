@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from engines.spec import CanvasShape
 from serve_app.batching import Batch
+from serve_app.decisions import Decisions
 from serve_app.frames import Frame, FrameMeta, Priority
 from serve_app.latency import Latency, LatencyKey, LatencyModel, LatencyTable, Origin
 from serve_app.plan import Bucket, CameraRule, Keep, Limits, Oversize, Plan, Pool, Rung
-from serve_app.scheduler import Decisions, Scheduler
+from serve_app.scheduler import Scheduler
 from serve_app.verdicts import VerdictKind
 
 VGA = CanvasShape(480, 640)

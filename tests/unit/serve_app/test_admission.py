@@ -27,12 +27,13 @@ from serve_app.admission import (
     MIN_RETRY_S,
     TOO_SHORT,
 )
+from serve_app.decisions import Arrival
 from serve_app.frames import Frame, Priority
 from serve_app.memory_level import MemoryLevel, MemoryMarks
 from serve_app.plan import Scheduling
 from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
 from serve_app.routes import CALL_COST_S
-from serve_app.scheduler import Arrival, Scheduler
+from serve_app.scheduler import Scheduler
 from serve_app.verdicts import Verdict, VerdictKind
 
 CRITICAL = Priority.CRITICAL
@@ -347,7 +348,7 @@ def test_due_times_are_latest_starts_but_for_critical_frames():
     ]
     admit(scheduler, *frames)
 
-    assert {name: entry.due_s for name, entry in scheduler._entries.items()} == pytest.approx(
+    assert {name: entry.due_s for name, entry in scheduler._room.entries.items()} == pytest.approx(
         {
             "c": 5.0,
             "n": 5.0 - SAFE * VGA_OWN_S,

@@ -679,10 +679,16 @@ def test_a_replica_whose_engine_is_stuck_says_so_and_is_to_be_replaced(monkeypat
         clock.pass_s(0.1)
         with pytest.raises(DeviceLostError, match="has been running one batch for 10 s"):
             replica.check_health()
+        staged = asyncio.create_task(replica.infer(request_for(1), refs_to(grey(52))))
+        while not len(replica._turns):  # noqa: ASYNC110 — it says nothing of itself
+            await asyncio.sleep(0)
         with pytest.raises(DeviceLostError, match="is to be replaced"):
             await replica.own_report()
+        for reply in (await running, await staged):  # while the engine still hangs
+            assert "has been running one batch for 10 s" in str(reply.frames[0])
         gate.set()
-        await running
+        await asyncio.to_thread(replica._engine_thread.submit(lambda: None).result)
+        await asyncio.sleep(0)
         assert (await replica.own_report()).busy_s == 0.0
         replica.check_health()
 

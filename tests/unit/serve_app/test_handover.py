@@ -125,8 +125,8 @@ def play(monkeypatch):
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
             await settle()
-            assert pair.old._in_flight == {}
-            assert pair.new._in_flight == {}
+            assert len(pair.old._book) == 0
+            assert len(pair.new._book) == 0
             assert pair.old._tasks == set(), "the old router has not ended"
 
         asyncio.run(main())
@@ -178,7 +178,7 @@ def test_what_waits_goes_over_what_runs_stays_and_each_caller_is_answered_once(p
             (each.frame_id, "finished", 0.9 if each.frame_id in by_new else 0.1) for each in results
         )
         assert pair.old._handover.num_frames == num_over
-        assert pair.new._outcomes.total() + pair.old._outcomes.total() == 5
+        assert pair.new._book.outcomes.total() + pair.old._book.outcomes.total() == 5
 
     play(scenario)
 
@@ -206,10 +206,10 @@ def test_a_frame_goes_over_with_the_time_that_it_has_left(play):
         await settle()
         (caller,) = submit(pair.old, "a")
         await settle()
-        entry = pair.old._in_flight["a"]
+        entry = pair.old._book.entry("a")
         left_s = entry.frame.deadline_s - asyncio.get_running_loop().time()
         await pair.take_over()
-        arrived = pair.new._in_flight["a"].frame
+        arrived = pair.new._book.entry("a").frame
 
         assert 0 < arrived.deadline_s - arrived.arrived_s <= left_s
         (await pair.pools["new"]["near"].next_call()).answer(found(0.5))

@@ -16,7 +16,7 @@ KEY = LaneKey("vga", VGA, LaneClass.NORMAL)
 ROUTES = RouteTable(sample_plan(), sample_latency()).routes(DEFAULT_RULE, VGA, Priority.NORMAL)
 IN_TILES = Route(
     0, KEY, "near", "vga", "full", VGA, (Window(0, 0, 9, 9), Window(0, 9, 9, 9), Window(9, 0, 9, 9)),
-    shrunk=False, num_pieces=3, alone_s=0.01, own_s=0.03, piece_s=0.01, max_batch=1, ladder=(1,),
+    shrunk=False, num_pieces=3, alone_s=0.01, own_s=0.03, piece_s=0.01, work_s=0.03, max_batch=1, ladder=(1,),
 )  # fmt: skip
 
 

@@ -9,13 +9,14 @@ from router_world import report
 from serve_samples import sample_plan
 
 from serve_app.errors import FramelaneError
-from serve_app.node_drain import Node, check_drain, find_node, replicas_on, without_room
+from serve_app.node_drain import check_drain, find_node, replicas_on, without_room
 from serve_app.plan import Pool
+from serve_app.ray_nodes import RayNode
 from serve_app.results import PoolStatus
 
-HEAD = Node("aaaa1111" + "0" * 48, "head", "10.0.0.1", True, False, {"CPU": 8.0})
-ONE = Node("bbbb2222" + "0" * 48, "one", "10.0.0.2", False, False, {"CPU": 0.0, "GPU": 0.0})
-TWO = Node("bbbb3333" + "0" * 48, "two", "10.0.0.3", False, False, {"CPU": 2.0, "GPU": 1.0})
+HEAD = RayNode("aaaa1111" + "0" * 48, "head", "10.0.0.1", True, False, {"CPU": 8.0})
+ONE = RayNode("bbbb2222" + "0" * 48, "one", "10.0.0.2", False, False, {"CPU": 0.0, "GPU": 0.0})
+TWO = RayNode("bbbb3333" + "0" * 48, "two", "10.0.0.3", False, False, {"CPU": 2.0, "GPU": 1.0})
 NODES = [HEAD, ONE, TWO]
 PLAN = sample_plan(pools=(Pool("near", num_cpus=1), Pool("far", num_cpus=1, num_gpus=1)))
 

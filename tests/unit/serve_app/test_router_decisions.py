@@ -427,7 +427,7 @@ def test_pixels_of_a_superseded_frame_are_let_go_of():
         await world.settle()
         newer = world.submit(sample_meta("b", camera="latest-1"))
         await older
-        assert [entry.ref is ref for entry in world.router._in_flight.values()] == [False]
+        assert [entry.ref is ref for entry in world.router._book._in_flight.values()] == [False]
         await with_replica(world)
         (await world.near.next_call()).answer(found(0.1))
         await newer

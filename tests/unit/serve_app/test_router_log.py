@@ -14,9 +14,9 @@ from ray.serve._private import constants
 
 from serve_app.errors import FrameFailedError, FrameLostError, FrameRejectedError
 from serve_app.log_fields import EXTRA_FIELDS, FIELDS, MAX_TEXT, OUR_LOGGERS, fields, log_to_serve
+from serve_app.pool_load import PoolLoad
 from serve_app.pressure import MemoryLevel
 from serve_app.router_log import RouterLog
-from serve_app.scheduler import PoolLoad
 from serve_app.verdicts import Outcome, RejectCause, Verdict, VerdictKind
 
 LOAD = PoolLoad(2, 0, 0, 0.0, 0, 0.01)

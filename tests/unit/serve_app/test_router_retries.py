@@ -131,7 +131,7 @@ def test_a_frame_leaves_when_its_last_caller_has_gone():
             await world.settle()
         await with_replica(world)
         assert world.near.num_calls == 0
-        assert world.router._outcomes == {"cancelled": 1}
+        assert world.router._book.outcomes == {"cancelled": 1}
 
     play(scenario, sample_plan())
 

@@ -44,7 +44,7 @@ def test_a_route_says_who_serves_what_at_which_price():
             Route(
                 rung=0, lane=LaneKey("vga", VGA, LaneClass.NORMAL), pool="near", bucket="vga", model="full", canvas=VGA,
                 windows=(), shrunk=False, num_pieces=1, alone_s=0.010, own_s=0.010,
-                piece_s=(0.028 + CALL_COST_S) / 4, max_batch=4, ladder=(1, 2, 4),
+                piece_s=(0.028 + CALL_COST_S) / 4, work_s=(0.028 + CALL_COST_S) / 4, max_batch=4, ladder=(1, 2, 4),
             ),
         )
     )  # fmt: skip

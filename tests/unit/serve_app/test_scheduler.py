@@ -22,12 +22,14 @@ from serve_samples import (
 
 from serve_app.admission import DEFERRED_MARGIN, MARGIN_FRACTION
 from serve_app.batching import Batch
+from serve_app.decisions import Decisions
 from serve_app.frames import Priority
 from serve_app.memory_level import MemoryLevel
 from serve_app.plan import Pool, Scheduling
+from serve_app.pool_load import PoolLoad
 from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
 from serve_app.routes import CALL_COST_S
-from serve_app.scheduler import Decisions, PoolLoad, Scheduler
+from serve_app.scheduler import Scheduler
 from serve_app.verdicts import VerdictKind
 
 CRITICAL = Priority.CRITICAL
@@ -223,7 +225,7 @@ def test_one_chunk_of_starving_work_passes_critical_work():
     scheduler.replicas_ready("near", replicas("near", 3))
 
     assert sent(scheduler.decide(1.5)) == [["n1"], ["c1"], ["c2"], ["n0"]]
-    assert [batch.urgent for batch, _ in scheduler._batches.values()] == [True, True, True, False]
+    assert [batch.urgent for batch, _ in scheduler._batches.running.values()] == [True, True, True, False]
 
 
 def test_starving_work_passes_critical_work_though_it_changes_its_rung():

@@ -216,8 +216,8 @@ def test_within_a_class_work_is_sent_as_it_is_due(load, num_replicas):
     due_s: dict[str, tuple[str, LaneClass, float]] = {}
 
     def look(now_s):
-        waiting = [entry for entry in scheduler._entries.values() if entry.num_waiting]
-        due_s.update((e.frame.frame_id, (*place_of(e), e.due_s)) for e in scheduler._entries.values())
+        waiting = [entry for entry in scheduler._room.entries.values() if entry.num_waiting]
+        due_s.update((e.frame.frame_id, (*place_of(e), e.due_s)) for e in scheduler._room.entries.values())
         for run in (run for run in world.runs if run.sent_s == now_s):
             pool, lane_class, first_due_s = due_s[run.batch.pieces[0].frame.frame_id]
             left = [e.due_s for e in waiting if place_of(e) == (pool, lane_class)]

@@ -17,10 +17,11 @@ from serve_samples import (
 )
 
 from engines.spec import CanvasShape
+from serve_app.decisions import Decisions
 from serve_app.frames import Priority
 from serve_app.plan import Bucket, CameraRule, Oversize, Pool, Scheduling
 from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
-from serve_app.scheduler import Decisions, Scheduler
+from serve_app.scheduler import Scheduler
 
 CRITICAL = Priority.CRITICAL
 NOTHING = Decisions((), ())

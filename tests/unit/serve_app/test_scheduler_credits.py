@@ -19,8 +19,7 @@ from serve_samples import (
 
 from serve_app.frames import Priority
 from serve_app.plan import Scheduling
-from serve_app.replica_credits import ReplicaCredits
-from serve_app.scheduler import SchedulerStateError
+from serve_app.replica_credits import ReplicaCredits, SchedulerStateError
 from serve_app.verdicts import VerdictKind
 
 UHD_HW = (1088, 1920)

@@ -20,10 +20,11 @@ from serve_samples import (
 )
 
 from serve_app.admission import MARGIN_FRACTION
+from serve_app.decisions import Decisions
 from serve_app.frames import Priority
 from serve_app.memory_level import MemoryLevel
 from serve_app.plan import Scheduling
-from serve_app.scheduler import Decisions, SchedulerStateError
+from serve_app.replica_credits import SchedulerStateError
 
 CRITICAL = Priority.CRITICAL
 NOTHING = Decisions((), ())

@@ -95,7 +95,7 @@ def test_a_queue_of_normal_frames_leads_down_the_ladder_and_calm_leads_back():
     now_s, num_frames = 0.06, scheduler.num_frames
     while scheduler.num_frames:
         now_s += 0.05
-        for batch_id in list(scheduler._batches):
+        for batch_id in list(scheduler._batches.running):
             scheduler.batch_ended(batch_id, now_s)
         scheduler.decide(now_s)
     assert num_frames == 18
@@ -128,7 +128,7 @@ def test_a_frame_after_a_long_silence_is_not_degraded():
     now_s = 0.0
     while scheduler.num_frames:
         now_s += 0.05
-        for batch_id in list(scheduler._batches):
+        for batch_id in list(scheduler._batches.running):
             scheduler.batch_ended(batch_id, now_s)
         scheduler.decide(now_s)
     later_s = now_s + 100 * UP_DWELL_S

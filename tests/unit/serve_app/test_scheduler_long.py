@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from serve_samples import VGA, admit, replicas, sample_frame, scheduler_of, sent
 
+from serve_app.decisions import Decisions
 from serve_app.frames import Priority
 from serve_app.plan import Scheduling
-from serve_app.scheduler import Decisions
 
 CRITICAL = Priority.CRITICAL
 # Larger than every canvas: shrunk onto the largest one, which takes 80 ms, and not cut into tiles.

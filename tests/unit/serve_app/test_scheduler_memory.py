@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from serve_samples import HD, VGA, admit, criticals, ids, ladder_scheduler, sample_frame, scheduler_of, sent
 
+from serve_app.decisions import Decisions
 from serve_app.frames import Priority
 from serve_app.routes import CRITICAL_MEMORY_PAUSE_S, MEMORY_PAUSE_S
-from serve_app.scheduler import Decisions
 
 NOTHING = Decisions((), ())
 

@@ -13,15 +13,18 @@ from serve_samples import HD, PORTRAIT, RULES, UHD, VGA, ladder_plan, sample_fra
 
 from engines.spec import CanvasShape
 from serve_app.batching import Batch
+from serve_app.decisions import Decisions
 from serve_app.frames import Frame, Priority
 from serve_app.lane_key import LaneClass
 from serve_app.memory_level import MemoryLevel
 from serve_app.overdue import HEDGE_FLOOR_S, LATE_GRACE_S
 from serve_app.plan import Bucket, CameraRule, Keep, Oversize, Rung, Scheduling
-from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA
+from serve_app.replica_credits import MAX_CREDITS_PER_REPLICA, SchedulerStateError
 from serve_app.routes import MEMORY_PAUSE_S
-from serve_app.scheduler import MAX_ATTEMPTS, SHARE_OF_NONCRITICAL, Decisions, Scheduler, SchedulerStateError
+from serve_app.running_batches import MAX_ATTEMPTS
+from serve_app.scheduler import Scheduler
 from serve_app.verdicts import VerdictKind
+from serve_app.waiting_room import SHARE_OF_NONCRITICAL
 
 MAX_FRAMES = 14
 MAX_BYTES = 5000
@@ -296,7 +299,7 @@ class SchedulerHistory(RuleBasedStateMachine):
 
     def route_now(self, piece):
         """The route that a frame takes now: another one than its late batch's if it found no memory meanwhile."""
-        waiting = self.scheduler._entries.get(piece.frame.frame_id)
+        waiting = self.scheduler._room.entries.get(piece.frame.frame_id)
         return piece.route if waiting is None else waiting.route
 
     @precondition(lambda self: self.late)
@@ -541,12 +544,12 @@ class SchedulerHistory(RuleBasedStateMachine):
 
     def is_hoping(self, batch_id, entry):
         """Whether the scheduler has left a frame with its late batch."""
-        waiting = self.scheduler._entries.get(entry.frame.frame_id)
-        return waiting is None or id(waiting) in self.scheduler._late[batch_id].hoping
+        waiting = self.scheduler._room.entries.get(entry.frame.frame_id)
+        return waiting is None or id(waiting) in self.scheduler._batches.late[batch_id].hoping
 
     def scheduler_hope_s(self, entry):
         """Until when a frame hopes."""
-        return self.scheduler._entries[entry.frame.frame_id].hopes_until_s
+        return self.scheduler._room.entries[entry.frame.frame_id].hopes_until_s
 
     def check_batch(self, batch, per_replica):
         """One batch: what it holds, and whose credit."""
@@ -586,7 +589,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         if self.is_shared or not self.fit(pool) - holding:
             return
         paused = self.memory[pool] >= MemoryLevel.CRITICAL
-        for entry in self.scheduler._entries.values():
+        for entry in self.scheduler._room.entries.values():
             may_wait = (paused and entry.route.lane.lane_class is LaneClass.DEFERRED) or (
                 is_kept and queue.is_long(entry)
             )
@@ -611,7 +614,7 @@ class SchedulerHistory(RuleBasedStateMachine):
             assert loads[pool].num_running == sum(batch.pool == pool for batch in self.batches.values())
         num_waiting = 0
         for name, entry in self.here.items():
-            num_pieces = entry.num_pieces or self.scheduler._entries[name].route.num_pieces
+            num_pieces = entry.num_pieces or self.scheduler._room.entries[name].route.num_pieces
             num_waiting += num_pieces - entry.num_running - len(entry.done)
         assert sum(load.num_waiting for load in loads.values()) == num_waiting
 
@@ -626,11 +629,11 @@ class SchedulerHistory(RuleBasedStateMachine):
     def nothing_is_kept_of_frames_that_ended(self):
         """Or memory would grow for ever."""
         scheduler = self.scheduler
-        assert set(scheduler._entries) == set(self.here)
-        assert {key: waiting.frame.frame_id for key, waiting in scheduler._latest.items()} == self.newest
-        assert set(scheduler._batches) == set(self.batches)
-        assert set(scheduler._late) == set(self.late)
-        assert len(scheduler._expiry) <= 2 * MAX_FRAMES + 80
+        assert set(scheduler._room.entries) == set(self.here)
+        assert {key: waiting.frame.frame_id for key, waiting in scheduler._room.latest.items()} == self.newest
+        assert set(scheduler._batches.running) == set(self.batches)
+        assert set(scheduler._batches.late) == set(self.late)
+        assert len(scheduler._room.expiry) <= 2 * MAX_FRAMES + 80
 
     def teardown(self):
         """Every history can be brought to an end: what runs is answered, what waits is sent or expires."""
@@ -656,8 +659,8 @@ class SchedulerHistory(RuleBasedStateMachine):
             assert (len(self.here), 0, sum(len(e.done) for e in self.here.values())) != num_before, "no progress"
         self.every_admitted_frame_is_somewhere_once()
         scheduler = self.scheduler
-        assert (scheduler.next_wake_s(), scheduler._expiry) == (None, [])
-        assert (scheduler._entries, scheduler._latest, scheduler._batches) == ({}, {}, {})
+        assert (scheduler.next_wake_s(), scheduler._room.expiry) == (None, [])
+        assert (scheduler._room.entries, scheduler._room.latest, scheduler._batches.running) == ({}, {}, {})
         for pool in scheduler._pools.values():
             assert (pool.num_waiting, pool.credits.num_batches, pool.credits._where) == ([0, 0, 0], 0, {})
             assert pool.backlog.total_s == pytest.approx(0.0, abs=1e-9)

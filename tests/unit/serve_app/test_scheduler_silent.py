@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from serve_samples import UHD, VGA, admit, criticals, expired, ids, sample_frame, scheduler_of, sent
 
+from serve_app.decisions import NOTHING, Decisions
 from serve_app.overdue import HEDGE_FLOOR_S, LATE_GRACE_S, OVERDUE_FLOOR_S, STALL_S
 from serve_app.plan import Scheduling
 from serve_app.replica_pace import MIN_BATCHES
-from serve_app.scheduler import NOTHING, Decisions
 
 # Run, and the way there, of a lone VGA frame on a scheduler that has seen nothing yet.
 END_S = 0.007 + 0.010
@@ -156,7 +156,7 @@ def test_tiles_that_the_late_batch_has_answered_are_not_sent_again_with_the_copy
     now_s, copies = 0.0, []
     while not copies:
         now_s = scheduler.next_wake_s()
-        if not scheduler.is_late(second.batch_id) and now_s > 0.3 and scheduler._batches.get(second.batch_id):
+        if not scheduler.is_late(second.batch_id) and now_s > 0.3 and scheduler._batches.running.get(second.batch_id):
             scheduler.batch_ended(second.batch_id, 0.3)
         copies = [b for b in scheduler.decide(now_s).batches if {p.number for p in b.pieces} & numbers_of(first)]
     assert scheduler.batch_ended(first.batch_id, now_s) == ()

@@ -19,10 +19,11 @@ from simulated_samples import (
     simulated,
 )
 
+from serve_app.decisions import NOTHING, Arrival, Decisions, Expired
 from serve_app.errors import InvalidPlanError
 from serve_app.latency import LatencyModel
 from serve_app.plan import CameraRule, Keep, Limits, Rung
-from serve_app.scheduler import NOTHING, Arrival, Decisions, Expired, Scheduler
+from serve_app.scheduler import Scheduler
 from serve_app.simulation.simulate import Failure, SimulatedCalls, Simulation, SimulationError
 from serve_app.simulation.simulation_run import OUTCOMES, VERDICTS
 from serve_app.simulation.traces import CameraGroup, FleetSpec
