@@ -9,6 +9,7 @@
 #   make bench-routers     one router against two, on fake engines
 #   make bench-http        HTTP under 500 connections, slow clients and a critical key
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
+#   make test-page         the live page in headless Chromium
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
@@ -20,7 +21,7 @@ FUZZ_SECONDS ?= 60
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak fuzz clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-page test-chaos recall recall-4k soak fuzz clean
 
 help: ## Show the targets
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -35,6 +36,10 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/page.stamp: $(VENV)/dev.stamp
+	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dev,page]'
 	@touch $@
 
 $(EXPORT_VENV)/stamp: pyproject.toml constraints.txt
@@ -97,6 +102,9 @@ recall: $(VENV)/run.stamp ## Recall of the bundled models by defect size and can
 
 recall-4k: $(VENV)/run.stamp ## Recall of small defects on 4K frames: whole, shrunk, tiled
 	$(VENV)/bin/python examples/inspection/recall_4k.py
+
+test-page: $(VENV)/page.stamp ## The live page in headless Chromium; on Debian: apt-get install chromium
+	$(VENV)/bin/python -m pytest tests/page
 
 fuzz: $(VENV)/dev.stamp ## Look for images and requests that break the decoders, FUZZ_SECONDS each
 	@mkdir -p out/fuzz

@@ -23,7 +23,14 @@ from ray.serve.handle import DeploymentHandle
 METHOD = "call_directly"
 # How soon a handle is looked at again that Serve has not told of any replica yet.
 LOOK_INTERVAL_S = 0.05
-_METADATA = pickle.dumps(RequestMetadata(request_id=METHOD, internal_request_id=METHOD, call_method=METHOD))
+METHOD_FOR_REFS = "call_directly_for_refs"
+
+
+def _metadata(method: str) -> bytes:
+    return pickle.dumps(RequestMetadata(request_id=method, internal_request_id=method, call_method=method))
+
+
+_METADATA, _METADATA_FOR_REFS = _metadata(METHOD), _metadata(METHOD_FOR_REFS)
 
 
 def own_actor() -> object:
@@ -59,6 +66,12 @@ class DirectlyCalled:
         result = await getattr(self, method)(*arguments, *([] if refs is None else [refs]))
         return pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
 
+    async def call_directly_for_refs(self, packed: bytes, _: None) -> tuple[bytes, list[ray.ObjectRef[Any]]]:
+        """The same for a method that answers refs as well: Ray itself must carry them, to count who holds them."""
+        method, arguments = pickle.loads(packed)  # noqa: S301 — from `ReplicaLine`
+        result, refs = await getattr(self, method)(*arguments)
+        return pickle.dumps(result, pickle.HIGHEST_PROTOCOL), refs
+
 
 class ReplicaLine:
     """A line to one replica. Calls are not retried: a dead replica is the caller's business."""
@@ -84,6 +97,12 @@ class ReplicaLine:
         except asyncio.CancelledError:
             ray.cancel(answer, recursive=False)
             raise
+
+    async def call_for_refs(self, method: str, *arguments: object) -> tuple[Any, list[ray.ObjectRef[Any]]]:
+        """Call a method that answers with refs beside its result; see `call`."""
+        packed = pickle.dumps((method, arguments), pickle.HIGHEST_PROTOCOL)
+        result, refs = await self._actor.handle_request.remote(_METADATA_FOR_REFS, packed, None)
+        return pickle.loads(result), refs  # noqa: S301 — from `DirectlyCalled`
 
     def call_and_wait(
         self, method: str, *arguments: object, refs: Sequence[ray.ObjectRef[Any]] | None = None, timeout_s: float

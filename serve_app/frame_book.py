@@ -18,6 +18,7 @@ from serve_app.errors import FramelaneError
 from serve_app.frame_ends import AnsweredPiece, refused, unserved
 from serve_app.frame_log import FrameLog
 from serve_app.frames import Frame, FrameMeta
+from serve_app.live.router_side import RouterSide
 from serve_app.metrics import RouterMetrics
 from serve_app.recent_results import RecentResults
 from serve_app.results import FrameResult
@@ -61,7 +62,13 @@ class FrameBook:
     """
 
     def __init__(
-        self, router: str, revision: int, log: RouterLog, metrics: RouterMetrics, frame_log: FrameLog | None
+        self,
+        router: str,
+        revision: int,
+        log: RouterLog,
+        metrics: RouterMetrics,
+        frame_log: FrameLog | None,
+        live: RouterSide[ray.ObjectRef[Any]],
     ) -> None:
         """Take who answers, and who is told of every end; `frame_log` None: no records are written."""
         self._router = router
@@ -69,6 +76,7 @@ class FrameBook:
         self._log = log
         self._metrics = metrics
         self._frame_log = frame_log
+        self._live = live
         self._in_flight: dict[str, InFlight] = {}
         self._recent = RecentResults()
         self.outcomes: Counter[str] = Counter()
@@ -138,7 +146,9 @@ class FrameBook:
         frame = entry.frame
         del self._in_flight[frame.frame_id]
         result = self._record(result, frame.arrived_s, frame.deadline_s - frame.arrived_s)
-        self._recent.add(result, time.monotonic())
+        now_s = time.monotonic()
+        self._recent.add(result, now_s)
+        self._live.keep(result, entry.ref, frame.num_bytes, now_s)
         entry.answer_all(result)
 
     def end_unserved(
@@ -155,6 +165,7 @@ class FrameBook:
             self.verdicts[result.verdict.kind.value] += 1
         self._log.frame_ended(result)
         self._metrics.frame_ended(result)
+        self._live.ended(result, time.monotonic())
         if self._frame_log is not None:
             self._frame_log.write(result, at_s, slo_s)
         return result

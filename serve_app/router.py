@@ -41,6 +41,8 @@ from serve_app.frames import Frame, FrameMeta, check_meta
 from serve_app.handover import Handover, take_over
 from serve_app.latency import LatencyModel, LatencyTable, Origin
 from serve_app.lingering import Lingering
+from serve_app.live.live_report import LiveAsk, LiveReport
+from serve_app.live.router_side import RouterSide
 from serve_app.log_fields import log_to_serve
 from serve_app.metric_book import MetricSink, Nowhere
 from serve_app.metrics import RouterMetrics
@@ -114,7 +116,8 @@ class Router(DirectlyCalled):
         self._spool = SpoolLine(spool)
         self._scheduler = Scheduler(plan, latency)
         self._peers = open_peers(plan)
-        self._book = FrameBook(self._peers.name, revision, log, metrics, frame_log)
+        self._live: RouterSide[ray.ObjectRef[Any]] = RouterSide(plan.limits.max_waiting_bytes)
+        self._book = FrameBook(self._peers.name, revision, log, metrics, frame_log, self._live)
         self._desk = TicketDesk(
             TicketBook(
                 max_tickets=plan.limits.max_tickets,
@@ -335,6 +338,11 @@ class Router(DirectlyCalled):
         await self._peers.counted()
         return replace(self._peers.doors(), revision=self._revision)
 
+    async def live_here(self, ask: LiveAsk) -> tuple[LiveReport, list[ray.ObjectRef[Any]]]:
+        """What this router tells the live page, and refs to the pixels of last frames; see `live/`."""
+        self._watch()
+        return self._live.answer(self._peers.name, ask, time.monotonic())
+
     async def own_report(self) -> RouterReport:
         """What this router says of itself to the others; they ask every second."""
         self._watch()
@@ -554,6 +562,7 @@ class Router(DirectlyCalled):
         self._news.counted(pool, reports, self._replicas.fresh(pool))
         self._probes.look(pool)
         self._pump()
+        self._live.tick(time.monotonic())
         self._news.tell({each.name: self._replicas.reports(each.name) for each in self._plan.pools}, self._book)
 
     def _cancelled(self, frame_id: str) -> None:
