@@ -8,6 +8,7 @@
 #   make bench-routers     one router against two, on fake engines
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
+#   make docs      the documentation as a site, in out/site
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv
@@ -17,10 +18,10 @@ GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak docs reference clean
 
 help: ## Show the targets
-	@sed -n '2,11p' Makefile | sed 's/^#  *//'
+	@sed -n '2,12p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -32,6 +33,12 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/dev.stamp
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: the documentation is built on Python 3.11 or newer: make PYTHON=python3.12 clean docs"; exit 1; }
+	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(EXPORT_VENV)/stamp: pyproject.toml constraints.txt
@@ -99,6 +106,15 @@ test-tensorrt: $(TENSORRT_VENV)/stamp ## Engines built for real without a GPU, a
 
 test-gpu: $(GPU_VENV)/stamp ## The real runner, on a machine with an NVIDIA GPU; see docs/gpu.md
 	$(GPU_VENV)/bin/python -m pytest -s tests/gpu
+
+docs: $(VENV)/docs.stamp ## The documentation as a site, in out/site; broken links, anchors and foreign hosts are errors
+	rm -rf out/site
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html -d out/site-cache docs out/site
+	$(VENV)/bin/python docs/site/check_pages.py out/site
+	@echo "open out/site/index.html"
+
+reference: $(VENV)/dev.stamp ## Write the pages of docs/ that are made from the code
+	$(VENV)/bin/python docs/site/write_reference.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(EXPORT_VENV) $(TENSORRT_VENV) $(GPU_VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

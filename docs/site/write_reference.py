@@ -1,0 +1,32 @@
+"""Writes the pages that are made from the code: `make reference`. A test compares them with what this would write."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import command_reference
+import metric_reference
+import plan_reference
+
+DOCS = Path(__file__).parents[1]
+# A page, and what it should be, given what it is.
+PAGES: dict[str, Callable[[str], str]] = {
+    "configuration.md": lambda _: plan_reference.page(),
+    "command-line.md": lambda _: command_reference.page(),
+    "tuning.md": metric_reference.page,
+}
+
+
+def wanted(name: str, folder: Path = DOCS) -> str:
+    """What a page should be."""
+    path = folder / name
+    return PAGES[name](path.read_text(encoding="utf-8") if path.exists() else "")
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        text = wanted(page)
+        (DOCS / page).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{DOCS / page}\n")
