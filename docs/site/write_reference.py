@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: `make reference`. A test compares them with what this would write."""
+"""Writes the pages and drawings that are made from the code: `make reference`. A test compares them with what this would write."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from pathlib import Path
 import command_reference
 import metric_reference
 import plan_reference
+from drawings import DRAWINGS
 
 DOCS = Path(__file__).parents[1]
-# A page, and what it should be, given what it is.
+# A page or a drawing, and what it should be, given what it is.
 PAGES: dict[str, Callable[[str], str]] = {
     "configuration.md": lambda _: plan_reference.page(),
     "command-line.md": lambda _: command_reference.page(),
     "tuning.md": metric_reference.page,
+    **{name: lambda _, draw=draw: draw() for name, draw in DRAWINGS.items()},
 }
 
 
 def wanted(name: str, folder: Path = DOCS) -> str:
-    """What a page should be."""
+    """What a page or a drawing should be."""
     path = folder / name
     return PAGES[name](path.read_text(encoding="utf-8") if path.exists() else "")
 
