@@ -10,14 +10,16 @@ from engines.letterbox import placement
 from engines.spec import CanvasShape
 from serve_app.memory_level import MemoryMarks
 
+ROUTER_STEPS = "2  gives a verdict\n3  puts it into a lane\n4  forms a batch\n7  answers, writes the record"
+
 
 def path_of_a_frame() -> str:
     """Who does what with a frame, and which way its pixels go."""
     d = Drawing(900, 310, "The path of a frame: client, router, replica, and the object store that holds the pixels")
     for x, name, where, steps in (
         (20, "client", "your process", "1  checks the array,\n     stores the pixels"),
-        (300, "router", "a Serve deployment", "2  gives a verdict\n3  puts it into a lane\n4  forms a batch\n7  answers, writes the record"),
-        (620, "replica", "one GPU, or some CPU cores", "5  fetches, places on the canvas\n6  runs the engine, finds boxes"),
+        (300, "router", "a Serve deployment", ROUTER_STEPS),
+        (620, "replica", "a GPU, or CPU cores", "5  fetches, places on the canvas\n6  runs the engine, finds boxes"),
     ):  # fmt: skip
         width = 180 if x == 20 else 220 if x == 300 else 260
         d.box(x, 20, width, 132, BLUE)
@@ -50,7 +52,7 @@ def lanes_and_credits() -> str:
     d = Drawing(
         960, 396, "Lanes and credits: three classes of lanes on the left, replicas with a running and a staged batch"
     )
-    d.text(20, 28, "lanes of one pool, one for each canvas and class; the next frame stands at the right", at="start", size=12.5, colour=FAINT)  # fmt: skip
+    d.text(20, 28, "one lane for each canvas and class; the next frame is at the right", at="start", colour=FAINT)
     lanes = (
         ("critical", "by deadline", ORANGE, ("0.24", "0.18", "0.05")),
         ("normal", "by latest start", BLUE, ("0.92", "0.81", "0.60", "0.41", "0.33", "0.12")),
@@ -122,7 +124,8 @@ def canvases_and_buckets() -> str:
     )
     for x, frame_hw, canvas in placed:
         _placed(d, (x, 60), frame_hw, canvas, scale)
-    d.text(20, 304, "all on one square of 640: every frame is scaled and padded to the same 409,600 px", at="start", bold=True, size=14)  # fmt: skip
+    words = "all on one square of 640: every frame is scaled and padded to the same 409,600 px"
+    d.text(20, 304, words, at="start", bold=True, size=14)
     for x, (_, frame_hw, _) in zip((30, 230, 440, 660), placed, strict=True):
         _placed(d, (x, 318), frame_hw, CanvasShape(640, 640), 0.1, below=False)
     return d.svg()
@@ -180,7 +183,8 @@ def ladder_and_levels() -> str:
     d.text(566, 152, "it would wait for less than 10 %, for 2 s: one rung", at="start", size=12)
     d.arrow((548, 52), (548, 106))
     d.arrow((548, 166), (548, 124))
-    d.text(566, 184, "a critical frame takes a lower rung only for itself,\nwhen it would be late otherwise", at="start", size=12, colour=FAINT)  # fmt: skip
+    words = "a critical frame takes a lower rung only for itself,\nwhen it would be late otherwise"
+    d.text(566, 184, words, at="start", size=12, colour=FAINT)
     marks = MemoryMarks()
     d.text(
         20,

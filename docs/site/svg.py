@@ -15,7 +15,7 @@ class Drawing:
     def __init__(self, width: int, height: int, title: str) -> None:
         self._head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            f'role="img" font-family="system-ui, Segoe UI, Liberation Sans, sans-serif"><title>{escape(title)}</title>\n'
+            f'role="img" font-family="system-ui, Liberation Sans, sans-serif"><title>{escape(title)}</title>\n'
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
             f'orient="auto-start-reverse"><path d="M0 0 8 4 0 8z" fill="{INK}"/></marker></defs>\n'
             f'<rect width="{width}" height="{height}" fill="#ffffff"/>\n'
