@@ -52,9 +52,11 @@ def write_files(folder):
     (folder / "best.onnx").write_bytes(model_path("bundled:inspection-light").read_bytes())
     (folder / "plan.yaml").write_text(PLAN)
     (folder / "new-plan.yaml").write_text(PLAN)
+    (folder / "autoscaled.yaml").write_text(PLAN + "pools: {cpu: {max_replicas: 3}}\n")
     (folder / "cameras.csv").write_text("height,width,rate_hz\n480,640,10\n")
     (folder / "fleet.yaml").write_text(FLEET)
-    records = [RECORD | {"at_s": 0.1 * number, "total_ms": 30.0, "outcome": "finished"} for number in range(40)]
+    # One frame a second: however slow the machine is meanwhile, its replica has the time.
+    records = [RECORD | {"at_s": 1.0 * number, "total_ms": 30.0, "outcome": "finished"} for number in range(40)]
     (folder / "frames.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -68,7 +70,7 @@ class DocsWorld:
         write_files(self._files)
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environment = os.environ | {"PATH": path, "FRAMELANE_STATE_DIR": str(folder / "state")}
-        self._is_up = False
+        self.is_up = False
 
     def page_folder(self, name: str) -> Path:
         """A fresh copy of the files."""
@@ -76,14 +78,14 @@ class DocsWorld:
 
     def start_service(self) -> None:
         """The service that pages without one of their own use; once."""
-        if not self._is_up:
+        if not self.is_up:
             self.run("framelane up plan.yaml", self._files)
-            self._is_up = True
+            self.is_up = True
 
     def stop_service(self) -> None:
         """No service runs any more, whoever started it."""
         subprocess.run(["framelane", "down"], env=self.environment, capture_output=True, check=False)
-        self._is_up = False
+        self.is_up = False
 
     def run(self, script: str, folder: Path) -> str:
         """Run a shell block, which must end with status 0; what it printed."""

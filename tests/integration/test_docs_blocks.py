@@ -40,7 +40,8 @@ def world(tmp_path_factory):
     """The files and the service of all pages."""
     made = DocsWorld(tmp_path_factory.mktemp("docs"))
     yield made
-    made.stop_service()
+    if made.is_up:
+        made.stop_service()
 
 
 @pytest.mark.timeout(900)
