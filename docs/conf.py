@@ -9,18 +9,21 @@ docstrings by itself, and its search works from a folder, without a server. The 
 from __future__ import annotations
 
 from importlib import metadata
+from importlib.util import find_spec
 
 project = "Framelane"
 author = "the Framelane authors"
 version = release = metadata.version("framelane")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["site"]
+# Pages of packages that a checkout may not have yet.
+PAGES_OF_PACKAGES = {"api/framelane.md": "framelane", "api/streams.md": "serve_app.streams"}
+exclude_patterns = ["site", *(page for page, package in PAGES_OF_PACKAGES.items() if find_spec(package) is None)]
 # Every heading down to the third level can be linked to, as on code hosts.
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 # The navigation may name a page that is not written yet. A page that no navigation names is an error all the same.
-suppress_warnings = ["toc.not_readable"]
+suppress_warnings = ["toc.not_readable", "toc.excluded"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

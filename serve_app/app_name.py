@@ -5,3 +5,6 @@ APP_NAME = "framelane"
 ROUTER_NAME = "router"
 # Before a pool's name.
 ENGINE_PREFIX = "engine-"
+# The application of HTTP callers, which is a client of the first one; and its deployment.
+HTTP_APP_NAME = "framelane-http"
+HTTP_NAME = "http"

@@ -193,23 +193,38 @@ class Client:
         (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
         if frame_id is not None:
             meta = replace(meta, frame_id=frame_id)
-        try:
-            ref = put_frame(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(put_frame, image)
-        except RayError as err:
-            raise _gone(err) from err
-        tries = Tries([meta], self._plan.slo_s, time.monotonic)
+        result: FrameResult = (await self._sent_async("submit_many", [meta], [await self._put_async(image)]))[0]
+        if result.revision > self._revision:
+            await asyncio.to_thread(self._follow, result.revision)
+        return result
+
+    async def submit_ticket_async(
+        self, image_hwc: Image, *, camera: str = "camera", priority: str = "normal", slo_s: float | None = None
+    ) -> Ticket:
+        """Like `submit`, inside an event loop, and without callback."""
+        (image,), (meta,) = self._checked([image_hwc], camera, priority, slo_s)
+        ref = await self._put_async(image)
+        if self._plan.is_durable(camera, priority):
+            return await asyncio.to_thread(self._spool.keep_and_wait, meta, ref)
+        ticket: Ticket | FramelaneError = (await self._sent_async("submit_tickets", [meta], [ref], None))[0]
+        if isinstance(ticket, FramelaneError):
+            raise ticket
+        return ticket
+
+    async def ask_async(self, method: str, *arguments: object, camera: str = "") -> Any:
+        """A short call to the router of a camera, inside an event loop; raises what it raised.
+
+        Raises:
+            ServiceUnavailableError: the service went away.
+        """
         while True:
             router, line = await self._line_to_owner(camera)
             try:
-                result: FrameResult = (await line.call("submit_many", tries.next(), refs=[ref]))[0]
-            except RayActorError as err:
-                self._lost(router, tries, err)
+                return await line.call(method, *arguments)
+            except RayActorError:
+                self._routers.lost(router)
             except (RayError, RayServeException) as err:
-                raise _gone(err) from err
-            else:
-                if result.revision > self._revision:
-                    await asyncio.to_thread(self._follow, result.revision)
-                return result
+                raise _ours_or_gone(err) from err
 
     def submit(
         self,
@@ -390,6 +405,29 @@ class Client:
                 raise _ours_or_gone(err) from err
             else:
                 return answers
+
+    async def _sent_async(
+        self, method: str, metas: list[FrameMeta], refs: Sequence[ray.ObjectRef[Any]], *arguments: object
+    ) -> list[Any]:
+        """The same inside an event loop; cancelling it cancels frames that wait."""
+        tries, camera = Tries(metas, self._plan.slo_s, time.monotonic), metas[0].camera
+        while True:
+            router, line = await self._line_to_owner(camera)
+            try:
+                answers: list[Any] = await line.call(method, tries.next(), *arguments, refs=refs)
+            except RayActorError as err:
+                self._lost(router, tries, err)
+            except (RayError, RayServeException) as err:
+                raise _ours_or_gone(err) from err
+            else:
+                return answers
+
+    async def _put_async(self, image: Image) -> ray.ObjectRef[Any]:
+        """Copy a frame into the object store, a large one in another thread."""
+        try:
+            return put_frame(image) if image.nbytes <= INLINE_PUT_BYTES else await asyncio.to_thread(put_frame, image)
+        except RayError as err:
+            raise _gone(err) from err
 
     async def _line_to_owner(self, camera: str) -> tuple[str, ReplicaLine]:
         known = self._routers.to_owner(camera)

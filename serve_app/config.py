@@ -16,6 +16,7 @@ from engines.spec import CanvasShape
 from serve_app.autoscaling import Autoscaling
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
+from serve_app.http_rules import HttpRules
 from serve_app.memory_level import MemoryMarks
 from serve_app.plan import (
     Bucket,
@@ -28,7 +29,7 @@ from serve_app.plan import (
     Runtime,
     Scheduling,
 )
-from serve_app.plan_schema import SECTIONS, PlanFile, PoolSection, SpoolSection
+from serve_app.plan_schema import SECTIONS, HttpSection, PlanFile, PoolSection, SpoolSection
 from serve_app.spool_rules import SpoolRules
 
 # Models that travel with the package are named like this in a plan.
@@ -116,6 +117,7 @@ def plan_from(content: dict[str, Any], folder: Path) -> Plan:
         autoscaling=Autoscaling(**file.autoscaling.model_dump()),
         memory=MemoryMarks(**file.memory.model_dump()),
         spool=_spool(file.spool, folder),
+        http=_http(file.http, folder),
         frame_log=_absolute(file.frame_log, folder) if file.frame_log else None,
         latency=_absolute(file.latency, folder) if file.latency else None,
         log_level=file.log_level,
@@ -140,6 +142,19 @@ def _pool(name: str, section: PoolSection) -> Pool:
 def _spool(section: SpoolSection, folder: Path) -> SpoolRules:
     place = _absolute(section.folder, folder) if section.folder else None
     return SpoolRules(**section.model_dump() | {"folder": place})
+
+
+def _http(section: HttpSection, folder: Path) -> HttpRules:
+    said = section.model_dump()
+    return HttpRules(
+        is_on=said.pop("enabled"),
+        num_replicas=said.pop("replicas"),
+        **said
+        | {
+            "keys": _absolute(section.keys, folder) if section.keys else None,
+            "cors_origins": tuple(section.cors_origins),
+        },
+    )
 
 
 def model_path(source: str) -> Path:
@@ -196,6 +211,12 @@ def engine_cache_folder(plan: Plan | None = None) -> Path:
     own = os.environ.get("FRAMELANE_CACHE_DIR")
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(own) if own else Path(base) / "framelane" / "engines"
+
+
+def http_keys_path(plan: Plan) -> Path | None:
+    """The file of API keys: the environment's, else the plan's; None: there is none, anybody may call."""
+    named = os.environ.get("FRAMELANE_HTTP_KEYS") or plan.http.keys
+    return Path(named) if named else None
 
 
 def ray_address() -> str | None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 from serve_app.app import application
 from serve_app.client import Client
+from serve_app.http.deployment import check_http, deploy_http
 from serve_app.plan import Plan
 from serve_app.pool_engines import MakeEngines
 from serve_app.ray_session import deployed, start_ray, stop_ray
@@ -18,10 +19,13 @@ from serve_app.room_check import check_room
 
 
 @contextmanager
-def local_service(plan: Plan, num_cpus: int | None = None, engines: MakeEngines | None = None) -> Iterator[Client]:
+def local_service(
+    plan: Plan, num_cpus: int | None = None, engines: MakeEngines | None = None, *, http: bool = False
+) -> Iterator[Client]:
     """Start Ray here with so many CPUs (None: all), serve `plan`, give a connected client; stop both at the end.
 
-    `engines` makes the engines of its pools; None: the real ones.
+    `engines` makes the engines of its pools; None: the real ones. `http`: whether HTTP is served too, by the plan's
+    `http` section.
     """
     with ExitStack() as at_end:
         # Ray prints its own news to standard output, which belongs to the results of commands.
@@ -30,7 +34,11 @@ def local_service(plan: Plan, num_cpus: int | None = None, engines: MakeEngines 
             at_end.callback(stop_ray)
             _end_in_order_on_sigterm()
             check_room(plan)
-            at_end.enter_context(deployed(application(plan, engines)))
+            if http:
+                check_http(plan, is_here=True)
+            at_end.enter_context(deployed(application(plan, engines), plan.http if http else None))
+            if http:
+                deploy_http(plan)
             client = Client.connect()
         yield client
 

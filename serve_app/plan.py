@@ -18,6 +18,7 @@ from engines.spec import CanvasShape, WarmShape
 from serve_app.autoscaling import Autoscaling
 from serve_app.errors import InvalidPlanError
 from serve_app.frames import Priority
+from serve_app.http_rules import HttpRules
 from serve_app.label_rule import label_rules
 from serve_app.memory_level import MemoryMarks
 from serve_app.spool_rules import SpoolRules
@@ -248,6 +249,7 @@ class Plan:
         autoscaling: when pools grow and shrink.
         memory: from which shares of a device's memory on frames are degraded.
         spool: where durable frames are kept.
+        http: what holds for callers over HTTP.
         frame_log: file that gets one JSON line a frame, on the router's machine; None: none.
         latency: file of measured latencies to begin with; None: what the warm-up measures.
         log_level: which of our lines the logs of router and replicas take.
@@ -269,6 +271,7 @@ class Plan:
     autoscaling: Autoscaling = field(default_factory=Autoscaling)
     memory: MemoryMarks = field(default_factory=MemoryMarks)
     spool: SpoolRules = field(default_factory=SpoolRules)
+    http: HttpRules = field(default_factory=HttpRules)
     frame_log: str | None = None
     latency: str | None = None
     log_level: LogLevel = LogLevel.INFO

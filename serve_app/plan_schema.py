@@ -12,6 +12,7 @@ from engines.engine_spec import Precision
 from engines.frame_array import MAX_FRAME_PX
 from serve_app.autoscaling import Autoscaling
 from serve_app.frames import MAX_SLO_S
+from serve_app.http_rules import HttpRules
 from serve_app.memory_level import MemoryMarks
 from serve_app.plan import (
     DEFAULT_CRITICAL_SLO_S,
@@ -31,7 +32,7 @@ from serve_app.plan import (
 from serve_app.spool_rules import SpoolRules
 
 _ULTRALYTICS = DetectionLimits()
-_AUTOSCALING, _MEMORY, _SPOOL = Autoscaling(), MemoryMarks(), SpoolRules()
+_AUTOSCALING, _MEMORY, _SPOOL, _HTTP = Autoscaling(), MemoryMarks(), SpoolRules(), HttpRules()
 
 
 def _no_switch(value: object) -> object:
@@ -54,6 +55,7 @@ NumReplicas = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_no_switch)
 ReplicasPerNode = Annotated[int, Field(ge=1, le=100), BeforeValidator(_no_switch)]
 # None at all is for pools that scale; `Plan` says for which of them.
 LeastReplicas = Annotated[int, Field(ge=0, le=10_000), BeforeValidator(_no_switch)]
+Port = Annotated[int, Field(ge=1024, le=65535), BeforeValidator(_no_switch)]
 NumRouters = Annotated[int, Field(ge=1, le=100), BeforeValidator(_no_switch)]
 Quality = Annotated[int, Field(ge=1, le=100), BeforeValidator(_no_switch)]
 # Likewise 1 TiB; the builder takes no number of bytes beyond 64 bits.
@@ -237,6 +239,37 @@ class SpoolSection(Section):
     """Of the machine that may run the spool, as for pools."""
 
 
+class HttpSection(Section):
+    """Below `http`."""
+
+    enabled: bool = _HTTP.is_on
+    """Whether `framelane up` serves HTTP without `--http`."""
+    port: Port = _HTTP.port
+    """Where HTTP listens."""
+    host: Annotated[str, Field(min_length=1, max_length=253)] = _HTTP.host
+    """The address on which HTTP listens; `0.0.0.0` is all of the machine's."""
+    replicas: NumRouters = _HTTP.num_replicas
+    """Processes that decode and answer; each has its share of every key's rate."""
+    keys: str | None = None
+    """The file of API keys. Without it anybody may call."""
+    allow_anonymous: bool = _HTTP.allow_anonymous
+    """Whether it may listen on other addresses than this machine's own without keys."""
+    max_body_bytes: PositiveInt = _HTTP.max_body_bytes
+    """Of one request, whatever it holds."""
+    max_bodies_bytes: PositiveInt = _HTTP.max_bodies_bytes
+    """Of all requests of one replica together; noncritical ones may take 80 % of it."""
+    max_image_px: PositiveInt | None = None
+    """Of one image. Without it: `limits.max_frame_px`."""
+    max_parts: PositiveInt = _HTTP.max_parts
+    """Images, or other parts, of one request."""
+    read_timeout_s: Seconds = _HTTP.read_timeout_s
+    """How long the body of a request may take."""
+    max_requests: PositiveInt = _HTTP.max_requests
+    """Requests at a time in one replica; noncritical ones may take 80 % of them."""
+    cors_origins: list[str] = []
+    """From whose pages browsers may call. Empty: from none."""
+
+
 class PlanFile(Section):
     """The plan as people write it; `docs/plan.md` tells how its parts work together."""
 
@@ -268,6 +301,8 @@ class PlanFile(Section):
     """The shares of a device's memory from which on a level holds."""
     spool: SpoolSection = SpoolSection()
     """Where the frames of durable cameras are kept."""
+    http: HttpSection = HttpSection()
+    """How the service is called over HTTP; `framelane up --http` switches it on."""
     frame_log: str | None = None
     """A file that gets one JSON line a frame, on the router's machine. Without it: none."""
     latency: str | None = None
@@ -290,4 +325,5 @@ SECTIONS: dict[str, type[Section]] = {
     "autoscaling": AutoscalingSection,
     "memory": MemorySection,
     "spool": SpoolSection,
+    "http": HttpSection,
 }

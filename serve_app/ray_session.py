@@ -22,16 +22,19 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from serve_app import serve_config
-from serve_app.app_name import APP_NAME, ROUTER_NAME
+from serve_app.app_name import APP_NAME, HTTP_APP_NAME, ROUTER_NAME
 from serve_app.config import prepare_ray_environment, ray_address, state_folder
 from serve_app.engine_store import remove_store
 from serve_app.errors import ServiceUnavailableError
+from serve_app.http_rules import HttpRules
 from serve_app.pool_trouble import telling_line
 
 SERVICE_FILE = "service.json"
 LOCK_FILE = "service.lock"
 # A Ray head that takes longer to accept a connection is of no use to cameras.
 CONNECT_TIMEOUT_S = 5.0
+# An HTTP connection that asks nothing is closed after this.
+KEEP_ALIVE_S = 30
 
 
 class ServiceState(str, Enum):
@@ -169,15 +172,24 @@ def router_handle() -> DeploymentHandle[Any]:
             raise err from None
 
 
-def deploy(application: serve.Application) -> DeploymentHandle[Any]:
+def deploy(application: serve.Application, http: HttpRules | None = None) -> DeploymentHandle[Any]:
     """Deploy an application on the connected Ray and wait until every replica is warm.
+
+    Args:
+        application: ours.
+        http: where Serve listens if it is started by this; None: nowhere, callers use Python handles.
 
     Raises:
         ServiceUnavailableError: it did not start; the message carries Serve's own.
     """
     _quiet_serve()
-    # No HTTP in front: callers use Python handles.
-    serve.start(proxy_location="Disabled")
+    if http is None:
+        serve.start(proxy_location="Disabled")
+    else:
+        serve.start(
+            proxy_location="EveryNode",
+            http_options={"host": http.host, "port": http.port, "keep_alive_timeout_s": KEEP_ALIVE_S},
+        )
     is_first = APP_NAME not in serve.status().applications
     try:
         return serve_config.run(application)
@@ -191,6 +203,8 @@ def deploy(application: serve.Application) -> DeploymentHandle[Any]:
 def delete_application() -> None:
     """Take the application off the connected Ray, with the engines that its cluster holds; disks keep theirs."""
     _let_go()
+    if HTTP_APP_NAME in serve.status().applications:
+        serve_config.delete(HTTP_APP_NAME)
     serve_config.delete()
     remove_store()
 
@@ -209,9 +223,9 @@ def deployment_message() -> str:
 
 
 @contextmanager
-def deployed(application: serve.Application) -> Iterator[DeploymentHandle[Any]]:
-    """Deploy an application on the connected Ray, and stop Serve at the end."""
-    handle = deploy(application)
+def deployed(application: serve.Application, http: HttpRules | None = None) -> Iterator[DeploymentHandle[Any]]:
+    """Deploy an application on the connected Ray, and stop Serve at the end; see `deploy`."""
+    handle = deploy(application, http)
     try:
         yield handle
     finally:

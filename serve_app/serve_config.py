@@ -1,4 +1,4 @@
-"""Deploys an application through a Serve config, where the policy of pools that grow must stand.
+"""Deploys applications through a Serve config, where the policy of pools that grow must stand.
 
 `serve.run` knows no application-level policy. So an application that was made here travels packed, as the argument of a
 builder that unpacks it, in the same kind of config as `serve.yaml`. Only this file knows Serve's own client.
@@ -39,50 +39,64 @@ def unpacked(args: PackedApplication) -> Application:
     return application
 
 
-def submit(application: Application) -> None:
-    """Let the connected Serve start our application, or update it; others stay as they are. Does not wait."""
+def submit(application: Application, name: str = APP_NAME, route_prefix: str | None = None) -> None:
+    """Let the connected Serve start an application of ours, or update it; others stay as they are. Does not wait.
+
+    Args:
+        application: what is deployed.
+        name: as which.
+        route_prefix: what HTTP calls to it begin with; None: there are none.
+    """
     packed = PackedApplication(pickled=base64.b64encode(cloudpickle.dumps(application)).decode())  # type: ignore[no-untyped-call]
-    config = {
-        "name": APP_NAME,
-        "route_prefix": None,
+    config: dict[str, Any] = {
+        "name": name,
+        "route_prefix": route_prefix,
         "import_path": "serve_app.serve_config:unpacked",
         "args": packed.model_dump(),
-        "autoscaling_policy": {"policy_function": POLICY},
     }
-    _submit([*_others(), config])
+    if name == APP_NAME:
+        config["autoscaling_policy"] = {"policy_function": POLICY}
+    _submit([*_others(name), config])
 
 
-def run(application: Application) -> DeploymentHandle[Any]:
+def run(application: Application, name: str = APP_NAME, route_prefix: str | None = None) -> DeploymentHandle[Any]:
     """The same, and wait until every replica is warm.
 
     Raises:
         RuntimeError: it did not start; with Serve's reason.
     """
-    submit(application)
+    submit(application, name, route_prefix)
     while True:
-        told = serve.status().applications.get(APP_NAME)
+        told = serve.status().applications.get(name)
         if told is not None and told.status is ApplicationStatus.RUNNING:
-            return serve.get_app_handle(APP_NAME)
+            return serve.get_app_handle(name)
         if told is not None and told.status is ApplicationStatus.DEPLOY_FAILED:
             raise RuntimeError(told.message)
         time.sleep(POLL_S)
 
 
-def delete() -> None:
-    """Take our application off the connected Serve, and out of the config that a new controller would begin with."""
-    _submit(_others())
-    serve.delete(APP_NAME)
+def delete(name: str = APP_NAME) -> None:
+    """Take an application off the connected Serve, and out of the config that a new controller would begin with."""
+    _submit(_others(name))
+    serve.delete(name)
+
+
+def proxy_location() -> str:
+    """Where the connected Serve runs its HTTP proxies: `Disabled`, `HeadOnly` or `EveryNode`."""
+    location = _client().get_serve_details()["proxy_location"]
+    return str(getattr(location, "value", location))
 
 
 def _submit(applications: list[dict[str, Any]]) -> None:
-    config = {"proxy_location": "Disabled", "applications": applications}
+    # What a running Serve has is not changed by this; but a new controller begins with the config.
+    config = {"proxy_location": proxy_location(), "applications": applications}
     _client().deploy_apps(ServeDeploySchema.model_validate(config))
 
 
-def _others() -> list[dict[str, Any]]:
+def _others(name: str) -> list[dict[str, Any]]:
     """The configs of other applications that were deployed by one: what a new config leaves out, Serve deletes."""
     applications = _client().get_serve_details()["applications"]
-    configs = {name: told["deployed_app_config"] for name, told in applications.items() if name != APP_NAME}
+    configs = {other: told["deployed_app_config"] for other, told in applications.items() if other != name}
     return [config for config in configs.values() if config]
 
 

@@ -36,7 +36,7 @@ UNITS_OF = {
 }  # fmt: skip
 BOUNDS = {
     "minimum": "at least {}", "exclusiveMinimum": "above {}", "maximum": "at most {}", "exclusiveMaximum": "below {}",
-    "minLength": "at least {} characters", "maxLength": "at most {} characters",
+    "maxLength": "at most {} characters",
 }  # fmt: skip
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true` or `false`"}
 

@@ -16,6 +16,7 @@ from serve_app.cli import (
     detect,
     drain,
     export,
+    key,
     parity,
     plan,
     profile,
@@ -66,6 +67,7 @@ app.command()(build.build)
 app.command()(profile.profile)
 app.command()(parity.parity)
 app.command()(simulate.simulate)
+app.command()(key.key)
 app.add_typer(spool.spool, name="spool")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +17,11 @@ import typer
 from rich.markup import escape
 
 from serve_app.cli.console import errors, output, progress
+from serve_app.cli.http_flags import HttpFlags, shown_at
 from serve_app.config import load_plan, plan_path, state_folder
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.frame_log import FrameLog
+from serve_app.http_rules import HttpRules
 from serve_app.latency_file import load_table
 from serve_app.model_check import check_models
 from serve_app.plan import Plan
@@ -46,6 +49,11 @@ def up(
         int | None,
         typer.Option(min=1024, max=65535, help="Where this machine's Ray exports metrics; else a port that is free."),
     ] = None,
+    http: Annotated[bool, typer.Option("--http", help="Serve HTTP too; see docs/http.md.")] = False,
+    http_port: Annotated[
+        int | None, typer.Option(min=1024, max=65535, help="Where to listen for HTTP; else the plan's http.port.")
+    ] = None,
+    http_host: Annotated[str | None, typer.Option(help="At which address; else the plan's http.host.")] = None,
 ) -> None:
     """Start the service: on this machine, in the background, or deployed on a Ray cluster.
 
@@ -62,12 +70,22 @@ def up(
             f"up: got --metrics-port {metrics_port} with --address {address}, allowed is one: a cluster's ports are "
             "set by: ray start --metrics-export-port"
         )
+    flags = HttpFlags(http, http_port, http_host)
+    rules = flags.rules(checked)
+    if rules.is_on:
+        _check_http(checked, rules, is_here=address is None)
     if address is not None:
-        _deploy(path, address, wait_s=wait, may_grow=may_grow, dry_run=dry_run)
+        _deploy(path, address, flags, wait_s=wait, may_grow=may_grow, dry_run=dry_run)
     elif foreground:
-        _host(path, metrics_port)
+        _host(path, metrics_port, flags)
     else:
-        _start_background(path, metrics_port)
+        _start_background(path, metrics_port, flags)
+
+
+def _check_http(plan: Plan, rules: HttpRules, *, is_here: bool) -> None:
+    from serve_app.http.deployment import check_http
+
+    check_http(replace(plan, http=rules), is_here=is_here)
 
 
 def check_files(plan: Plan, path: Path) -> None:
@@ -107,9 +125,10 @@ def down(address: AddressOption = None) -> None:
     output.print("stopped", highlight=False)
 
 
-def _deploy(path: Path, address: str, *, wait_s: float, may_grow: bool, dry_run: bool) -> None:
+def _deploy(path: Path, address: str, flags: HttpFlags, *, wait_s: float, may_grow: bool, dry_run: bool) -> None:
     """Leave the application on a cluster that goes on without us, if there is room; one that serves is updated."""
     from serve_app.app import application
+    from serve_app.http.deployment import deploy_http
     from serve_app.ray_session import connect_ray, deploy
     from serve_app.revision import running_revision
     from serve_app.room_check import check_room, telling_who_waits
@@ -119,7 +138,7 @@ def _deploy(path: Path, address: str, *, wait_s: float, may_grow: bool, dry_run:
         errors.print(f"[bold yellow]{escape(text)}[/]", highlight=False)
 
     connect_ray(address)
-    plan = load_plan(path)
+    plan = flags.plan(path)
     with progress() as shown:
         task = shown.add_task(f"looking for room on {address}", total=None)
         for warning in check_room(plan, may_grow=may_grow, wait_s=wait_s):
@@ -133,13 +152,16 @@ def _deploy(path: Path, address: str, *, wait_s: float, may_grow: bool, dry_run:
                 if running_revision():
                     update(plan, lambda news: shown.update(task, description=escape(news)))
                 else:
-                    deploy(application(plan))
+                    deploy(application(plan), plan.http if plan.http.is_on else None)
+                if plan.http.is_on:
+                    deploy_http(plan)
     output.print(f"{done} on {address}", highlight=False)
 
 
-def _host(path: Path, metrics_port: int | None) -> None:
+def _host(path: Path, metrics_port: int | None, flags: HttpFlags) -> None:
     """Run Ray and the application as children of this process until it is told to stop."""
     from serve_app.app import application
+    from serve_app.http.deployment import deploy_http
     from serve_app.ray_session import (
         ServiceState,
         deployed,
@@ -160,11 +182,13 @@ def _host(path: Path, metrics_port: int | None) -> None:
             address = start_ray(metrics_port=metrics_port)
             at_end.callback(stop_ray)
             _stop_on_signals(stop)  # again: Ray has put in its own handlers, which leave without cleaning up
-            plan = load_plan(path)
+            plan = flags.plan(path)
             check_room(plan)
-            at_end.enter_context(deployed(application(plan)))
+            at_end.enter_context(deployed(application(plan), plan.http if plan.http.is_on else None))
+            if plan.http.is_on:
+                deploy_http(plan)
         write_note(ServiceState.SERVING, address, str(path))
-        output.print(f"serving {path} on {address} (process {os.getpid()})", highlight=False)
+        output.print(f"serving {path} on {address} (process {os.getpid()}){shown_at(plan.http)}", highlight=False)
         stop.wait()
         # Before Ray goes: clients read it and stay away from a store that is about to end, which would end them.
         write_note(ServiceState.STOPPING, address, str(path))
@@ -175,7 +199,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
         signal.signal(number, lambda *_: stop.set())
 
 
-def _start_background(path: Path, metrics_port: int | None) -> None:
+def _start_background(path: Path, metrics_port: int | None, flags: HttpFlags) -> None:
     """Start `_host` as a process of its own and wait until it serves."""
     from serve_app.ray_session import read_note
 
@@ -189,7 +213,7 @@ def _start_background(path: Path, metrics_port: int | None) -> None:
     with _log_path().open("ab") as log:  # never cut what another service is writing
         written_before = log.tell()
         host = subprocess.Popen(
-            [sys.executable, "-m", "serve_app.cli", "up", str(path), "--foreground", *exported],
+            [sys.executable, "-m", "serve_app.cli", "up", str(path), "--foreground", *exported, *flags.arguments()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -201,7 +225,8 @@ def _start_background(path: Path, metrics_port: int | None) -> None:
         host.terminate()
         host.wait()
         raise
-    output.print(f"serving {escape(str(path))} (process {note.pid}); stop it with: framelane down", highlight=False)
+    at = shown_at(flags.plan(path).http)
+    output.print(f"serving {escape(str(path))} (process {note.pid}){at}; stop it with: framelane down", highlight=False)
 
 
 def _served_by(host: subprocess.Popen[bytes], written_before: int) -> ServiceNote:

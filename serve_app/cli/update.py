@@ -20,6 +20,7 @@ def update(plan: NewPlanArgument, address: AddressOption = None) -> None:
     checked = load_plan(path)
     if address is None:  # on a cluster the models lie on its machines
         check_files(checked, path)
+    from serve_app.http.deployment import deploy_http, is_http_deployed
     from serve_app.ray_session import connect_ray
     from serve_app.update import update as replace
 
@@ -27,4 +28,7 @@ def update(plan: NewPlanArgument, address: AddressOption = None) -> None:
     with progress() as shown:
         task = shown.add_task(f"updating to {path.name}: warming engines", total=None)
         replace(checked, lambda news: shown.update(task, description=escape(f"updating to {path.name}: {news}")))
+        if is_http_deployed():
+            shown.update(task, description=escape(f"updating to {path.name}: HTTP"))
+            deploy_http(checked)
     output.print(f"serving {escape(str(path))}", highlight=False)

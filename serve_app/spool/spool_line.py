@@ -74,9 +74,9 @@ class SpoolLine:
         """See `SpoolService.ticket_result`."""
         return await self._awaited(self._ask("ticket_result", ticket_id, wait_s))  # type: ignore[no-any-return]
 
-    async def results(self, camera: str, cursor: int) -> ResultsPage:
+    async def results(self, camera: str, cursor: int, wait_s: float = MAX_WAIT_S) -> ResultsPage:
         """See `SpoolService.ticket_results`."""
-        return await self._awaited(self._ask("ticket_results", camera, cursor, MAX_WAIT_S))  # type: ignore[no-any-return]
+        return await self._awaited(self._ask("ticket_results", camera, cursor, wait_s))  # type: ignore[no-any-return]
 
     def status(self) -> SpoolStatus:
         """See `SpoolService.status`."""

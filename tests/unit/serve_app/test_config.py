@@ -69,7 +69,7 @@ log_level: warning
 
 TOP_KEYS = (
     "models", "pools", "buckets", "cameras", "ladder", "scheduling", "slo_s", "limits", "detection", "engines",
-    "routers", "autoscaling", "memory", "spool", "frame_log", "latency",
+    "routers", "autoscaling", "memory", "spool", "http", "frame_log", "latency",
     "log_level",
 )  # fmt: skip
 

@@ -16,8 +16,8 @@ import serve_app
 ENGINES, SERVE_APP = Path(engines.__file__).parent, Path(serve_app.__file__).parent
 
 PURE = [
-    "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_owner", "camera_summary",
-    "cluster_room", "credit_grants", "device_turns", "errors", "frame_ends", "frame_log", "frames", "label_rule",
+    "admission", "autoscaling", "backlog", "batching", "build_leases", "camera_owner", "camera_summary", "cluster_room",
+    "credit_grants", "device_turns", "errors", "frame_ends", "frame_log", "frames", "http_rules", "label_rule",
     "lane_key", "lanes", "latency", "latency_file", "lingering", "memory_gauge", "memory_level", "metric_book",
     "metric_catalog", "metrics", "native_plan", "overdue", "placement", "plan", "pool_queue", "pressure",
     "recent_results", "replica_credits", "replica_fitness", "replica_limits", "replica_pace", "replica_packing",

@@ -1,0 +1,108 @@
+"""The second Serve application: HTTP in front of the first one, on which nothing there depends."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+
+from ray import serve
+from ray.serve import Application
+
+from serve_app import serve_config
+from serve_app.app import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, QUIET
+from serve_app.app_name import HTTP_APP_NAME, HTTP_NAME
+from serve_app.config import http_keys_path
+from serve_app.errors import InvalidPlanError, ServiceUnavailableError
+from serve_app.http.replica import HttpReplica
+from serve_app.http_rules import HttpRules
+from serve_app.key_file import load_keys
+from serve_app.placement import router_options
+from serve_app.plan import Plan
+from serve_app.pool_trouble import telling_line
+
+ROUTE = "/"
+# Beside the requests that the door lets in: those that it refuses, probes, and people who look at a page.
+SPARE_REQUESTS = 200
+# What waits at Serve's proxy for a place; beyond it Serve answers 503 itself.
+MAX_QUEUED = 200
+# Requests end within their deadlines, and so do tickets; what an update replaces waits for them.
+GRACEFUL_SHUTDOWN_S = 600.0
+
+
+def http_application(plan: Plan) -> Application:
+    """The application of a plan whose `http` section says how to serve it."""
+    keys = http_keys_path(plan)
+    deployment = serve.deployment(
+        name=HTTP_NAME,
+        num_replicas=plan.http.num_replicas,
+        max_ongoing_requests=plan.http.max_requests + SPARE_REQUESTS,
+        max_queued_requests=MAX_QUEUED,
+        logging_config=QUIET,
+        graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
+        graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=HEALTH_PERIOD_S,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
+        **router_options(),
+    )(serve.ingress()(HttpReplica))
+    return deployment.bind(plan, None if keys is None else str(keys))
+
+
+def check_http(plan: Plan, *, is_here: bool) -> None:
+    """Raise before anything starts what would keep HTTP from being served.
+
+    Args:
+        plan: what is to be served.
+        is_here: whether Serve's proxy runs on this machine.
+
+    Raises:
+        InvalidPlanError: the keys, or that there are none.
+        ServiceUnavailableError: something else listens at the port.
+    """
+    keys = http_keys_path(plan)
+    plan.http.check_reach(has_keys=keys is not None)
+    if is_here:  # on a cluster the file lies on its machines
+        if keys is not None and not load_keys(keys):
+            raise InvalidPlanError(f"keys {keys}: got none, so nobody could call; make one: framelane key NAME")
+        _check_port(plan.http)
+
+
+def deploy_http(plan: Plan) -> None:
+    """Deploy it on the connected Serve, or update it there, and wait until it answers.
+
+    Raises:
+        ServiceUnavailableError: Serve runs without proxies, or it did not start.
+    """
+    if serve_config.proxy_location() == "Disabled":
+        raise ServiceUnavailableError(
+            "http: Serve was started without HTTP on this cluster, which cannot be changed while it runs; stop the "
+            "service (framelane down), and start it with: framelane up --http"
+        )
+    try:
+        serve_config.run(http_application(plan), HTTP_APP_NAME, ROUTE)
+    except RuntimeError as err:
+        reason = _reason() or str(err)
+        raise ServiceUnavailableError(f"http: did not start: {reason}") from err
+
+
+def is_http_deployed() -> bool:
+    """Whether the connected Serve has it."""
+    return HTTP_APP_NAME in serve.status().applications
+
+
+def _reason() -> str:
+    told = serve.status().applications.get(HTTP_APP_NAME)
+    return telling_line("\n".join(each.message for each in told.deployments.values())) if told else ""
+
+
+def _check_port(rules: HttpRules) -> None:
+    """Serve's proxy would try for ever to get a port that somebody has."""
+    family = socket.AF_INET6 if ":" in rules.host else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((rules.host, rules.port))
+        except OSError as err:
+            raise ServiceUnavailableError(
+                f"http: {rules.host}:{rules.port} cannot be listened at ({(err.strerror or str(err)).lower()}); choose "
+                "another with --http-port, or http.port in the plan"
+            ) from err
