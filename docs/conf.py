@@ -27,6 +27,8 @@ suppress_warnings = ["toc.not_readable", "toc.excluded"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+# As it is written in the code, not as an object looks when it is printed.
+autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"
 # One line a parameter where a signature is long.
 maximum_signature_line_length = 90
