@@ -49,6 +49,9 @@ def write_files(folder):
         for scene in scenes:
             writer.write(cv2.resize(scene, size_wh))
         writer.release()
+    (folder / "pictures").mkdir()
+    for name in ("a.png", "b.png", "pictures/a.png", "pictures/b.png"):
+        cv2.imwrite(str(folder / name), scenes[1])
     (folder / "best.onnx").write_bytes(model_path("bundled:inspection-light").read_bytes())
     (folder / "plan.yaml").write_text(PLAN)
     (folder / "new-plan.yaml").write_text(PLAN)
@@ -57,7 +60,9 @@ def write_files(folder):
     (folder / "fleet.yaml").write_text(FLEET)
     # One frame a second: however slow the machine is meanwhile, its replica has the time.
     records = [RECORD | {"at_s": 1.0 * number, "total_ms": 30.0, "outcome": "finished"} for number in range(40)]
-    (folder / "frames.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for name in ("frames.jsonl", "out/demo/frames.jsonl", "logs/router-1.jsonl"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 class DocsWorld:
@@ -77,9 +82,9 @@ class DocsWorld:
         return Path(shutil.copytree(self._files, self._folder / name))
 
     def start_service(self) -> None:
-        """The service that pages without one of their own use; once."""
+        """The service that pages without one of their own use, with HTTP on its usual port; once."""
         if not self.is_up:
-            self.run("framelane up plan.yaml", self._files)
+            self.run("framelane up plan.yaml --http", self._files)
             self.is_up = True
 
     def stop_service(self) -> None:

@@ -17,7 +17,8 @@ from code_blocks import blocks_of  # noqa: E402 (it is a script's module, in no 
 PAGES = {path: list(blocks_of(path.read_text(encoding="utf-8"))) for path in sorted((ROOT / "docs").rglob("*.md"))}
 STARTS_ITS_OWN = re.compile(r"^framelane up\b", re.MULTILINE)
 USES_ONE = re.compile(
-    r"Client\.connect|^framelane (?:status|stream|spool|update)\b|localhost|127\.0\.0\.1", re.MULTILINE
+    r"Client\.connect|serve_app\.streams|^framelane (?:status|stream|spool|update)\b|localhost|127\.0\.0\.1",
+    re.MULTILINE,
 )
 
 
