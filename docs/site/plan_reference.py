@@ -1,11 +1,11 @@
-"""`docs/configuration.md`, made from the models of the plan file."""
+"""`docs/configuration.md` and `docs/camera-list.md`, made from the models of the files that people write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serve_app.plan_schema import PlanFile
+from serve_app.plan_schema import PlanFile, Section
 
 HEAD = """# The plan's keys
 
@@ -16,6 +16,13 @@ Sizes are written `[height, width]`, in px. Paths are relative to the plan's fol
 
 *Made from `serve_app/plan_schema.py`: change that file, then run `make reference`.*
 """
+CAMERAS_HEAD = """# The camera list's keys
+
+Every key of a list of cameras (`framelane stream --cameras`), with its type, its default and its bounds. What they do
+together tells [Streams](streams.md). A key that is not listed here is an error, which names the nearest right one.
+
+*Made from `serve_app/streams/camera_list.py`: change that file, then run `make reference`.*
+"""
 TABLE_HEAD = ["| key | value | default | unit | meaning |", "|---|---|---|---|---|"]
 SHARE = "share, 0 to 1"
 UNITS = {
@@ -24,6 +31,7 @@ UNITS = {
     "_bytes": "bytes",
     "_mib": "MiB",
     "_hz": "a second",
+    "fps": "frames a second",
     "_fraction": SHARE,
 }
 # Keys whose name alone does not say their unit.
@@ -43,9 +51,9 @@ TYPES = {"integer": "whole number", "number": "number", "string": "text", "boole
 Schema = Mapping[str, Any]
 
 
-def page() -> str:
-    """The whole page."""
-    schema = PlanFile.model_json_schema()
+def page(model: type[Section] = PlanFile, head: str = HEAD) -> str:
+    """The whole page of one file's model."""
+    schema = model.model_json_schema()
     top: list[str] = []
     sections: list[str] = []
     for key, value in schema["properties"].items():
@@ -56,7 +64,7 @@ def page() -> str:
         required = ", required" if key in schema.get("required", ()) else ""
         top.append(f"| [`{key}`](#{key}) | {kind}{required} | | | {_text(value)} |")
         sections += _section_lines(key, kind, value, below, schema)
-    return "\n".join([HEAD, *TABLE_HEAD, *top, *sections]) + "\n"
+    return "\n".join([head, *TABLE_HEAD, *top, *sections]) + "\n"
 
 
 def _section(value: Schema, schema: Schema) -> tuple[str, Schema | None]:
