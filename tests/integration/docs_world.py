@@ -24,7 +24,14 @@ slo_s: {critical: 60, normal: 60}
 spool: {folder: spool}
 """
 FLEET = "seconds: 2\nfleet: [{count: 4, size: [480, 640], fps: 5, critical_share: 0.2}]\n"
-RECORD = {"camera": "gate", "source_hw": [480, 640], "canvas_hw": [480, 640], "priority": "normal", "slo_s": 1.0}
+RECORD = {"camera": "gate", "source_hw": [480, 640], "canvas_hw": [480, 640], "priority": "normal", "slo_s": 1.0} | {
+    "pool": "cpu",
+    "bucket": "small",
+    "model": "full",
+    "batch_size": 1,
+    "verdict": "admit",
+    "infer_ms": 20.0,
+}
 # Reads one block a line, as JSON, and runs all in one namespace; says so on a line of its own when each has ended.
 PYTHON = """
 import json, sys, traceback
