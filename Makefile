@@ -11,6 +11,7 @@
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
 #   make test-page         the live page in headless Chromium
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
+#   make docs      the documentation as a site, in out/site
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +22,7 @@ FUZZ_SECONDS ?= 60
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-page test-chaos recall recall-4k soak fuzz clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-page test-chaos recall recall-4k soak fuzz docs reference clean
 
 help: ## Show the targets
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -40,6 +41,12 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 
 $(VENV)/page.stamp: $(VENV)/dev.stamp
 	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dev,page]'
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/dev.stamp
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: the documentation is built on Python 3.11 or newer: make PYTHON=python3.12 clean docs"; exit 1; }
+	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(EXPORT_VENV)/stamp: pyproject.toml constraints.txt
@@ -124,6 +131,15 @@ test-tensorrt: $(TENSORRT_VENV)/stamp ## Engines built for real without a GPU, a
 
 test-gpu: $(GPU_VENV)/stamp ## The real runner, on a machine with an NVIDIA GPU; see docs/gpu.md
 	$(GPU_VENV)/bin/python -m pytest -s tests/gpu
+
+docs: $(VENV)/docs.stamp ## The documentation as a site, in out/site; broken links, anchors and foreign hosts are errors
+	rm -rf out/site
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html -d out/site-cache docs out/site
+	$(VENV)/bin/python docs/site/check_pages.py out/site
+	@echo "open out/site/index.html"
+
+reference: $(VENV)/dev.stamp ## Write the pages of docs/ that are made from the code
+	$(VENV)/bin/python docs/site/write_reference.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(EXPORT_VENV) $(TENSORRT_VENV) $(GPU_VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
