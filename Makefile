@@ -32,6 +32,8 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	@# It asks for opencv-python, which would overwrite the headless one; all else that it needs is there already.
+	@$(VENV)/bin/python $(PIP_INSTALL) --no-deps trackers
 	@touch $@
 
 $(EXPORT_VENV)/stamp: pyproject.toml constraints.txt
