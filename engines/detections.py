@@ -22,8 +22,7 @@ CocoRecord = dict[str, int | float | str | list[float]]
 class Detections:
     """The boxes found on one frame, best score first.
 
-    Boxes may reach a little beyond the frame where a model says so. `class_names` below is always the name of each
-    box's class, as results carry it, so as long as the boxes are many.
+    `class_names` below is always the name of each box's class, as results carry it: so long as the boxes are many.
 
     Attributes:
         boxes_xyxy: float32, shape `(N, 4)`, each row `(x_min, y_min, x_max, y_max)` in px of the image it speaks of.
