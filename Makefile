@@ -8,6 +8,7 @@
 #   make bench-routers     one router against two, on fake engines
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
+#   make test-wheel        what a newcomer meets: the built wheel in an environment of its own, no checkout
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv
@@ -17,10 +18,10 @@ GPU_VENV := .venv-gpu
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos recall recall-4k soak clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-routers test-export test-tensorrt test-gpu test-cluster test-chaos test-wheel recall recall-4k soak clean
 
 help: ## Show the targets
-	@sed -n '2,11p' Makefile | sed 's/^#  *//'
+	@sed -n '2,12p' Makefile | sed 's/^#  *//'
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -92,6 +93,9 @@ recall-4k: $(VENV)/run.stamp ## Recall of small defects on 4K frames: whole, shr
 
 test-chaos: $(VENV)/dev.stamp ## Kill replicas, nodes, routers and the controller under load; prints recovery times
 	$(VENV)/bin/python -m pytest -s --timeout 600 tests/chaos
+
+test-wheel: $(VENV)/dev.stamp ## The newcomer's path: wheel, clean environment, demo, detect, report
+	$(VENV)/bin/python -m pytest tests/wheel
 
 test-export: $(EXPORT_VENV)/stamp ## Tests of the export extra, against ultralytics itself
 	$(EXPORT_VENV)/bin/python -m pytest tests/export
