@@ -19,6 +19,7 @@ from serve_app.cli import (
     parity,
     plan,
     profile,
+    report,
     service,
     simulate,
     spool,
@@ -66,6 +67,7 @@ app.command()(build.build)
 app.command()(profile.profile)
 app.command()(parity.parity)
 app.command()(simulate.simulate)
+app.command()(report.report)
 app.add_typer(spool.spool, name="spool")
 
 

@@ -14,7 +14,7 @@ from serve_app.plan import Plan
 from serve_app.planning.engine_memory import EngineMemory
 from serve_app.planning.plan_load import SizeLoad, loads_under, model_of, padding_fraction, padding_of
 from serve_app.planning.planner import propose
-from serve_app.planning.proposal import PlannedModel, PlannerLimits
+from serve_app.planning.proposal import PlannedModel, PlannerLimits, Proposal
 from serve_app.planning.traffic import SizeHw, Traffic, histogram_distance, merged, total_rate_hz
 
 # A size whose padding stays below this is well served.
@@ -71,6 +71,7 @@ class DriftReport:
         oversize_fraction: share of frames that are larger than every canvas.
         device_s_per_s: predicted device seconds a second under the plan.
         fresh_s_per_s: the same under a fresh plan of as many canvases and buckets.
+        fresh: that plan, one proposal for each model that frames ask for.
         utilisation: share of each pool's replicas that the traffic keeps busy; above 1 it cannot be served.
         distance_fraction: share of frames that changed size since the plan was made; None: not known.
     """
@@ -82,6 +83,7 @@ class DriftReport:
     oversize_fraction: float
     device_s_per_s: float
     fresh_s_per_s: float
+    fresh: tuple[Proposal, ...]
     utilisation: Mapping[str, float]
     distance_fraction: float | None
 
@@ -121,6 +123,7 @@ def compare(
     loads = loads_under(plan, traffic, latency)
     oversize_fraction = _oversize_fraction(loads)
     expected_fraction = _oversize_fraction(loads_under(plan, planned, latency)) if planned else 0.0
+    fresh = _fresh(plan, traffic, latency, strides_px)
     report = DriftReport(
         fit=Fit.FITS,
         reasons=(),
@@ -128,7 +131,8 @@ def compare(
         padding_fraction=padding_fraction(loads),
         oversize_fraction=oversize_fraction,
         device_s_per_s=sum(load.device_s_per_s for load in loads),
-        fresh_s_per_s=_fresh_s_per_s(plan, traffic, latency, strides_px),
+        fresh_s_per_s=sum(proposal.device_s_per_s for proposal in fresh),
+        fresh=fresh,
         utilisation=_utilisation(plan, loads),
         distance_fraction=histogram_distance(planned, traffic) if planned else None,
     )
@@ -185,9 +189,9 @@ def _utilisation(plan: Plan, loads: Sequence[SizeLoad]) -> dict[str, float]:
     return {pool.name: busy_s[pool.name] / pool.num_replicas for pool in plan.pools}
 
 
-def _fresh_s_per_s(plan: Plan, traffic: Traffic, latency: LatencyModel, strides_px: Mapping[str, int]) -> float:
-    """Device seconds a second under a fresh plan for each model, of as many canvases, buckets and batches as now."""
-    fresh_s = 0.0
+def _fresh(plan: Plan, traffic: Traffic, latency: LatencyModel, strides_px: Mapping[str, int]) -> tuple[Proposal, ...]:
+    """A fresh plan for each model that frames ask for, of as many canvases, buckets and batches as now."""
+    proposals = []
     for model, source in plan.models.items():
         # Without deadlines: whether they can be met is no matter of canvases that drifted.
         entries = [dataclasses.replace(e, slo_s=MAX_SLO_S) for e in traffic if model_of(plan, e) == model]
@@ -204,5 +208,5 @@ def _fresh_s_per_s(plan: Plan, traffic: Traffic, latency: LatencyModel, strides_
             max_chunk_s=plan.max_chunk_s,
         )
         planned_model = PlannedModel(model, source, strides_px[model], EngineMemory(weights_bytes=0))
-        fresh_s += propose(tuple(entries), planned_model, latency, limits, pool=plan.pools[0]).device_s_per_s
-    return fresh_s
+        proposals.append(propose(tuple(entries), planned_model, latency, limits, pool=plan.pools[0]))
+    return tuple(proposals)

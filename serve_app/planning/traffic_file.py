@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -24,7 +23,8 @@ from serve_app.file_fields import (
     whole_of,
 )
 from serve_app.frames import Priority
-from serve_app.planning.traffic import SizeHw, SizeRate, Traffic, merged
+from serve_app.planning.traffic import SizeRate, Traffic, merged
+from serve_app.planning.traffic_count import TrafficCount
 
 # Only a slip of the pen passes this.
 MAX_CAMERAS = 100_000
@@ -36,8 +36,6 @@ YAML_SUFFIXES = (".yaml", ".yml")
 CSV_COLUMNS = ("height", "width", "rate_hz", "priority", "slo_s", "camera")
 NEEDED_COLUMNS = CSV_COLUMNS[:3]
 CAMERA_KEYS = ("name", "size", "fps", "count", "priority", "slo_s")
-
-_Key = tuple[SizeHw, Priority, "float | None", str]
 
 
 def load_traffic(path: Path) -> Traffic:
@@ -147,7 +145,7 @@ def _camera_nodes(path: Path, loader: yaml.SafeLoader, root: yaml.Node | None) -
 
 def _from_log(path: Path, text: str) -> Iterator[SizeRate]:
     """Rates are counts over the time between first and last arrival, of all frames that a service could have taken."""
-    counts: Counter[_Key] = Counter()
+    counts = TrafficCount()
     first_s, last_s, ended_s = math.inf, -math.inf, -math.inf
     # A camera's name may hold what `splitlines` takes for a line break.
     for number, line in enumerate(text.split("\n"), 1):
@@ -155,10 +153,8 @@ def _from_log(path: Path, text: str) -> Iterator[SizeRate]:
             continue
         where = f"traffic {path} line {number}"
         record = record_of(where, line)
-        key = _key(where, record)
-        if key is None:
+        if not counts.add(where, record):
             continue
-        counts[key] += 1
         at_s = number_of(where, "at_s", record.get("at_s"), "seconds on the router's clock, which frame logs carry")
         first_s, last_s = min(first_s, at_s), max(last_s, at_s)
         if record.get("outcome") == "finished":
@@ -176,23 +172,4 @@ def _from_log(path: Path, text: str) -> Iterator[SizeRate]:
         raise InvalidPlanError(
             f"traffic {path}: got frames of one moment, a rate needs two that arrived at different times"
         )
-    for (size_hw, priority, slo_s, camera), count in counts.items():
-        yield SizeRate(size_hw, count / (last_s - first_s), priority, slo_s, camera)
-
-
-def _key(where: str, record: Mapping[str, object]) -> _Key | None:
-    """What a record counts for; None for a frame that was refused for what its client said of it."""
-    try:
-        size = record.get("source_hw")
-        if not isinstance(size, list) or len(size) != 2:
-            refuse(where, "source_hw", size, "[height, width] in px")
-        size_hw = (side_of(where, "source_hw height", size[0]), side_of(where, "source_hw width", size[1]))
-        priority, slo_s = priority_of(where, record.get("priority")), slo_of(where, record.get("slo_s"))
-        # Clients that pass on what is left of a deadline name another one with each frame; two digits tell them apart.
-        slo_s = None if slo_s is None else float(f"{slo_s:.2g}")
-    except InvalidPlanError:
-        # The log repeats what a client said, whatever that was; a frame for which there was no room counts.
-        if record.get("outcome") == "rejected":
-            return None
-        raise
-    return size_hw, priority, slo_s, str(record.get("camera"))
+    yield from counts.traffic(last_s - first_s)
