@@ -36,10 +36,11 @@ BUNDLED_PREFIX = "bundled:"
 DEFAULT_MODEL = "bundled:inspection-full"
 
 
-class _PlanLoader(yaml.SafeLoader):
+class PlanLoader(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping, as YAML does; PyYAML would drop the first, a bucket say."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """As PyYAML does; raises `MarkedYAMLError` at a second key of one name."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for index, key in enumerate(keys):
@@ -57,7 +58,7 @@ def load_plan(path: Path) -> Plan:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InvalidPlanError(f"plan {path}: is a device or a pipe; give the path of a plan YAML")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _PlanLoader)  # noqa: S506 (it is a SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), PlanLoader)  # noqa: S506 (it is a SafeLoader)
     except OSError as err:
         raise InvalidPlanError(
             f"plan {path}: {(err.strerror or str(err)).lower()}; give the path of a plan YAML"

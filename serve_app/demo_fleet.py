@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from framelane_inspection.scenes import draw_scene
-from serve_app.player import Feed
-from serve_app.sources import ScrollingSource
+from serve_app.streams.camera_spec import CameraSpec
+from serve_app.streams.still_sources import ScrollingSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,15 @@ FLEET = (
 EXTRA_BELT_PX = 480
 STEP_PX = 60
 FIRST_SEED = 3_000_000
+# Its frames come from no file.
+DRAWN = "drawn"
 
 
-def demo_feed(index: int, seconds: float) -> Feed:
-    """Draw the belt of camera `index` of `FLEET` and play it for so many seconds."""
+def demo_camera(index: int, seconds: float) -> tuple[CameraSpec, ScrollingSource]:
+    """Draw the belt of camera `index` of `FLEET` for so many seconds, and say how it is played."""
     camera = FLEET[index]
     height, width = camera.size_hw
     belt = draw_scene((height, width + EXTRA_BELT_PX), FIRST_SEED + index).image_hwc
     count = max(1, round(seconds * camera.fps))
     source = ScrollingSource(camera.name, belt, width, STEP_PX, count)
-    return Feed(camera.name, source, camera.priority, fps=camera.fps)
+    return CameraSpec(DRAWN, name=camera.name, priority=camera.priority, fps=camera.fps), source

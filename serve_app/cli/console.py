@@ -10,7 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from serve_app.camera_summary import CameraSummary
-from serve_app.verdicts import Outcome
 
 output = Console()
 errors = Console(stderr=True)
@@ -37,7 +36,7 @@ def camera_table(summaries: Sequence[CameraSummary], *, title: str) -> Table:
     for heading in ("size", "canvas", "padding", "frames", "lost", "p50 ms", "p95 ms", "found"):
         table.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
-        lost = summary.num_frames - summary.outcomes[Outcome.FINISHED] + summary.num_unreadable + summary.num_skipped
+        lost = summary.num_missing
         table.add_row(
             escape(summary.camera),
             f"[bold]{summary.priority}[/]" if summary.priority == "critical" else summary.priority,
@@ -58,9 +57,8 @@ def print_problems(summaries: Sequence[CameraSummary]) -> None:
     for summary in summaries:
         if summary.all_answered:
             continue
-        parts = [f"{count} {how.value}" for how, count in summary.outcomes.items() if how is not Outcome.FINISHED]
-        parts += [f"{summary.num_unreadable} not sent"] if summary.num_unreadable else []
-        parts += [f"{summary.num_skipped} skipped"] if summary.num_skipped else []
+        parts = [f"{count} {cause.value}" for cause, count in summary.gaps.items()]
+        parts += [f"{count} × {cause.value}" for cause, count in summary.breaks.items()]
         what = ", ".join(parts) or "no frame"
         reason = f": {summary.first_error}" if summary.first_error else ""
         errors.print(f"[bold yellow]{escape(summary.camera)}[/]: {what}{escape(reason)}", highlight=False)

@@ -14,10 +14,13 @@ from engines.letterbox import Image
 from serve_app.cli.console import camera_table, output, print_problems, progress
 from serve_app.cli.options import save_picture
 from serve_app.config import load_plan, plan_path
-from serve_app.demo_fleet import FLEET, demo_feed
+from serve_app.demo_fleet import FLEET, demo_camera
 from serve_app.drawing import contact_sheet, draw_caption, draw_detections
-from serve_app.player import Feed, play
 from serve_app.results import FrameResult
+from serve_app.streams.camera_spec import CameraSpec
+from serve_app.streams.still_sources import ScrollingSource
+from serve_app.streams.stream import Stream
+from serve_app.streams.stream_values import Answer
 
 SHEET_WIDTH_PX = 1600
 
@@ -37,21 +40,26 @@ def demo(
     with contextlib.ExitStack() as at_end:
         with progress() as shown:
             drawing = shown.add_task("drawing the belts", total=len(FLEET))
-            feeds = []
+            fleet: list[tuple[CameraSpec, ScrollingSource]] = []
             for index in range(len(FLEET)):
-                feeds.append(demo_feed(index, seconds))
+                fleet.append(demo_camera(index, seconds))
                 shown.advance(drawing)
             shown.add_task("starting Ray and warming engines", total=None)
             client = at_end.enter_context(local_service(plan))
+        sources = {spec.name: source for spec, source in fleet}
+        stream = Stream([spec for spec, _ in fleet], client=client, open_source=lambda spec: sources[spec.name])
         with progress() as shown:
-            tasks = {feed.camera: shown.add_task(feed.camera, total=feed.source.num_frames) for feed in feeds}
+            tasks = {name: shown.add_task(name, total=source.num_frames) for name, source in sources.items()}
 
-            def on_result(feed: Feed, image_hwc: Image, result: FrameResult) -> None:
-                shown.advance(tasks[feed.camera])
-                if result.error is None:
-                    latest[feed.camera] = (image_hwc, result)
+            async def play() -> None:
+                async with stream:
+                    async for item in stream:
+                        shown.advance(tasks[item.camera], 1 if isinstance(item, Answer) else item.num_frames)
+                        if isinstance(item, Answer):
+                            latest[item.camera] = (item.frame.image_hwc, item.result)
 
-            summaries = asyncio.run(play(client, feeds, on_result))
+            asyncio.run(play())
+    summaries = stream.summaries
     pictures = {camera: _picture(image_hwc, result) for camera, (image_hwc, result) in latest.items()}
     for camera, picture in pictures.items():
         save_picture(out / f"{camera}.png", picture)

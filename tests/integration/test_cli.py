@@ -198,9 +198,13 @@ def test_stream_answers_every_frame_of_every_camera(framelane, video, pictures, 
     process = framelane(
         "stream", video, pictures, "--model", MODEL, "--json", "--save", "drawn", "--priority", "critical"
     )
-    records = [json.loads(line) for line in process.stdout.splitlines()]
+    lines = [json.loads(line) for line in process.stdout.splitlines()]
+    records = [line for line in lines if "gap" not in line]
     cameras = [record["camera"] for record in records]
     assert (cameras.count("belt"), cameras.count("pictures")) == (12, 2)
+    assert [record["frame"] for record in records if record["camera"] == "belt"] == list(range(12))
+    (gap,) = (line for line in lines if "gap" in line)
+    assert (gap["camera"], gap["gap"], gap["frame"], gap["num_frames"]) == ("pictures", "lost", 2, 1)
     assert {record["outcome"] for record in records} == {"finished"}
     assert {record["priority"] for record in records} == {"critical"}
     assert {record["padding_fraction"] for record in records} == {0.0}
