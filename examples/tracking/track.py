@@ -20,10 +20,8 @@ from serve_app.local_service import model_service
 from serve_app.streams import CameraSpec, Gap, Stream, StreamFrame
 from serve_app.streams.open_source import open_source
 
-# Boxes that score less only prolong tracks and begin none: that is the idea of ByteTrack.
-SURE_SCORE = 0.5
-# For how long nobody may be seen on a track before it is given up, in thirtieths of a second.
-KEPT_THIRTIETHS = 60
+SURE_SCORE = 0.5  # boxes that score less only prolong tracks and begin none: that is the idea of ByteTrack
+KEPT_THIRTIETHS = 60  # of a second: for how long nobody may be seen on a track before it is given up
 
 
 async def tracks(client: Client, camera: CameraSpec) -> AsyncIterator[tuple[StreamFrame, sv.Detections]]:
@@ -41,15 +39,21 @@ async def tracks(client: Client, camera: CameraSpec) -> AsyncIterator[tuple[Stre
                 print(json.dumps({"frame": item.first_number, "missing": item.num_frames, "why": item.reason}))
                 continue
             tracked = tracker.update(item.result.to_supervision(), timestamp=item.frame.at_s)
-            yield item.frame, tracked[tracked.tracker_id >= 0]
+            # supervision types ids as optional and what is picked as anything
+            yield item.frame, tracked[tracked.tracker_id >= 0]  # type: ignore[operator,misc]
+
+
+def numbers(tracked: sv.Detections) -> list[int]:
+    """The number of each box's track."""
+    return [] if tracked.tracker_id is None else [int(number) for number in tracked.tracker_id]
 
 
 def line(frame: StreamFrame, tracked: sv.Detections) -> str:
     """A frame's JSON."""
     names = tracked.data.get("class_name", [])  # supervision's empty detections have none
     boxes = [
-        {"id": int(number), "class_name": str(name), "box_xyxy": [round(float(side), 1) for side in box]}
-        for number, name, box in zip(tracked.tracker_id, names, tracked.xyxy, strict=True)
+        {"id": number, "class_name": str(name), "box_xyxy": [round(side, 1) for side in box]}
+        for number, name, box in zip(numbers(tracked), names, tracked.xyxy.tolist(), strict=True)
     ]
     return json.dumps({"frame": frame.number, "at_s": round(frame.at_s, 3), "tracks": boxes})
 
@@ -62,8 +66,8 @@ class Painter:
 
     def drawn(self, image_hwc: Image, tracked: sv.Detections) -> Image:
         """A new picture."""
-        picture = self._paths.annotate(self._boxes.annotate(image_hwc.copy(), tracked), tracked)
-        return self._labels.annotate(picture, tracked, [f"#{number}" for number in tracked.tracker_id])
+        drawn = self._paths.annotate(self._boxes.annotate(image_hwc.copy(), tracked), tracked)
+        return self._labels.annotate(drawn, tracked, [f"#{number}" for number in numbers(tracked)])
 
 
 async def run(client: Client, camera: CameraSpec, video: sv.VideoSink | None) -> None:
