@@ -16,9 +16,8 @@ from pathlib import Path
 
 from engines.image_file import IMAGE_SUFFIXES, read_image
 from engines.letterbox import Image
-from framelane import Client
+from framelane import Client, model_service
 from framelane_inspection.scenes import draw_scene
-from serve_app.local_service import model_service
 
 # A part's name, and how to take its picture; taking it may fail, which rejects that part.
 Part = tuple[str, Callable[[], Image]]

@@ -15,9 +15,7 @@ import supervision as sv
 from trackers import ByteTrackTracker
 
 from engines.letterbox import Image
-from framelane import Client
-from serve_app.local_service import model_service
-from serve_app.streams import CameraSpec, Gap, Stream, StreamFrame
+from framelane import CameraSpec, Client, Gap, Stream, StreamFrame, model_service
 from serve_app.streams.open_source import open_source
 
 SURE_SCORE = 0.5  # boxes that score less only prolong tracks and begin none: that is the idea of ByteTrack

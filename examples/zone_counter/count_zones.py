@@ -15,10 +15,7 @@ from typing import Any
 import numpy as np
 import supervision as sv
 
-from framelane import Client
-from serve_app.local_service import model_service
-from serve_app.results import FrameResult
-from serve_app.streams import CameraSpec, Gap, Stream
+from framelane import CameraSpec, Client, FrameResult, Gap, Stream, model_service
 from serve_app.streams.open_source import open_source
 
 # By name. A box is where the middle of its lower edge stands, as people and parts do.

@@ -25,7 +25,8 @@ def test_the_public_names_are_these():
     assert framelane.__all__ == sorted(framelane.__all__)
     assert dir(framelane) == framelane.__all__
     assert framelane.__all__ == [
-        "Client", "Detections", "Detector", "FrameResult", "Prediction", "__version__", "predict",
+        "Answer", "CameraSpec", "Client", "Detections", "Detector", "FrameResult", "Gap", "Prediction", "Stream",
+        "StreamFrame", "__version__", "model_service", "predict",
     ]  # fmt: skip
 
 
@@ -44,5 +45,5 @@ def test_importing_costs_nothing_and_predicting_needs_no_ray():
 
 def test_a_wrong_name_is_told_with_the_right_ones():
     """As everywhere here."""
-    with pytest.raises(AttributeError, match="no attribute 'YOLO'; it has Client, Detections, Detector"):
+    with pytest.raises(AttributeError, match="no attribute 'YOLO'; it has Answer, CameraSpec, Client"):
         framelane.YOLO  # noqa: B018 (that it is looked at is the point)
