@@ -23,9 +23,10 @@ def test_the_page_runs_and_tells_what_it_promises(tmp_path):
     cv2.imwrite(str(tmp_path / "pictures" / "a.png"), draw_scene((256, 320), seed=4).image_hwc)
     (tmp_path / "pictures" / "b.png").write_bytes((tmp_path / "pictures" / "a.png").read_bytes()[:300])
     program = "\n".join(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
+    environment = os.environ | {"FRAMELANE_STATE_DIR": str(tmp_path / "state")}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=os.environ | {"FRAMELANE_STATE_DIR": str(tmp_path / "state")},
-        capture_output=True, text=True, timeout=170, check=False,
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=170, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.search(r"^pictures/a\.png \d+ boxes on canvas 256x320$", done.stdout, re.MULTILINE)

@@ -61,7 +61,7 @@ class Newcomer:
             "TMPDIR": str(self.temporary),
             "COLUMNS": "120",
         }
-        install = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", "--constraint"]
+        install = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-compile", "--constraint"]
         command = [str(self.venv / "bin" / "python"), *install, str(ROOT / "constraints.txt"), str(wheel)]
         subprocess.run(command, cwd=self.cwd, check=True, capture_output=True, text=True, timeout=INSTALL_S)
 
