@@ -1,4 +1,4 @@
-"""Every metric of a router: its name, kind and labels, what it tells, and what to turn when it looks bad. Values only.
+"""Every metric of routers and spool: its name, kind and labels, what it tells, what to turn when it looks bad.
 
 Labels take the plan's names and closed sets of words, nothing that a client sends: so the number of series follows from
 the plan. `docs/cluster.md` has the same table, and a test compares the two.
@@ -189,8 +189,38 @@ THROTTLED = Metric(
     "cooling, power limit; on a CPU its quota",
 )  # fmt: skip
 
+# What every router has.
 CATALOG = (
     FRAMES_ENDED, FRAMES_REJECTED, FRAMES_DEGRADED, LATENCY, QUEUE, TRANSFER, PADDING, BATCH_FRAMES, BATCH_FILL,
     BATCH_STAGE, BATCHES_LOST, BATCHES_OUT_OF_MEMORY, RECORDS_LOST, IN_FLIGHT, WAITING, WAITING_DEVICE, RUNNING, RUNG,
     MEMORY_LEVEL, REPLICAS, CREDITS, MEMORY_USED, TEMPERATURE, THROTTLED,
 )  # fmt: skip
+
+SPOOL_OPEN = Metric(
+    "framelane_spool_open_stores", _GAUGE, (),
+    "1 while the spool takes durable frames, 0 while its store cannot be reached",
+    "the log of the spool; its disk, or Redis",
+)  # fmt: skip
+SPOOL_PENDING = Metric(
+    "framelane_spool_pending_frames", _GAUGE, (),
+    "durable frames that have no result yet",
+    "growing for long: replicas",
+)  # fmt: skip
+SPOOL_OLDEST = Metric(
+    "framelane_spool_oldest_seconds", _GAUGE, (),
+    "age of the oldest of them; 0 if there is none",
+    "near spool.max_age_s: replicas",
+)  # fmt: skip
+SPOOL_USED = Metric(
+    "framelane_spool_used_ratio", _GAUGE, (),
+    "used share of spool.max_bytes",
+    "spool.max_bytes, result_ttl_s, jpeg_quality; replicas",
+)  # fmt: skip
+SPOOL_ASIDE = Metric(
+    "framelane_spool_aside_frames", _GAUGE, (),
+    "records that could not be read, or whose frame nobody could answer, and were set aside",
+    "framelane spool",
+)  # fmt: skip
+
+# What the spool has, where the plan has durable cameras.
+SPOOL_CATALOG = (SPOOL_OPEN, SPOOL_PENDING, SPOOL_OLDEST, SPOOL_USED, SPOOL_ASIDE)

@@ -1,26 +1,29 @@
-"""The metrics of a router in Ray, whose agent on each node exports them; to be made inside the router's replica."""
+"""The metrics of a router or spool in Ray, whose agent on each node exports them; to be made inside its replica."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from ray.serve.metrics import Counter, Gauge
 
 from serve_app.metric_book import counters_of
-from serve_app.metric_catalog import CATALOG, MetricKind
+from serve_app.metric_catalog import CATALOG, Metric, MetricKind
 
 
 class RayMetrics:
     """A `MetricSink`. Serve adds the labels `application`, `deployment` and `replica`, the agent those of the node."""
 
-    def __init__(self) -> None:
-        """Declare every metric of the catalog; Ray's annotation of `tag_keys` means tuples of any length."""
+    def __init__(self, catalog: Iterable[Metric] = CATALOG) -> None:
+        """Declare every metric of a catalog; Ray's annotation of `tag_keys` means tuples of any length."""
+        metrics = tuple(catalog)
         self._counters = {
             name: Counter(name, metric.tells, tag_keys=labels)  # type: ignore[arg-type]
-            for metric in CATALOG
+            for metric in metrics
             for name, labels in counters_of(metric)
         }
         self._gauges = {
             metric.name: Gauge(metric.name, metric.tells, tag_keys=metric.labels)  # type: ignore[arg-type]
-            for metric in CATALOG
+            for metric in metrics
             if metric.kind is MetricKind.GAUGE
         }
 

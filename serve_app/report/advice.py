@@ -81,7 +81,9 @@ def advise(
     entries = merged(_as_logged(taken, figures) if plan is None else _as_planned(taken, plan))
     strides = {model: strides_px.get(model, USUAL_STRIDE_PX) for model in compared.models}
     try:
-        drift = compare(compared, entries, latency, strides_px=strides, planned=planned)
+        # What the log shows may shrink on purpose; without the plan nobody knows what was meant.
+        meant = planned if plan is not None else entries
+        drift = compare(compared, entries, latency, strides_px=strides, planned=meant)
     except FramelaneError as err:
         return Advice(None, f"the planner has no answer: {err}", is_plan_known=plan is not None)
     return Advice(

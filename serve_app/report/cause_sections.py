@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from serve_app.planning.drift import SizeFit
 from serve_app.report import charts, words
 from serve_app.report.advice import MAX_SIZES, Advice
 from serve_app.report.frame_line import STAGES
@@ -63,12 +64,13 @@ def reason_section(figures: LogFigures) -> Markup:
     left_out = sum(reason.num_frames for reason in reasons[MAX_REASONS:])
     return section(
         "Reasons", "reasons",
-        table(["what", "reason, as the first such frame has it", "frames", "first camera"], rows, words_in=(0, 1, 3)),
+        table(["what", "reason, as the first such frame has it", "frames", "first camera"], rows,
+              words_in=(0,), long_in=(1, 3)),
         tag("p", f"Other reasons: {words.frames(left_out)}.", class_="note") if left_out else None,
     )  # fmt: skip
 
 
-def canvas_section(advice: Advice) -> Markup:
+def canvas_section(figures: LogFigures, advice: Advice) -> Markup:
     """Sizes that lie badly, whose they are, and what the planner would do."""
     title, anchor, drift = "Sizes that are badly served, and the planner’s advice", "advice", advice.drift
     if drift is None:
@@ -90,7 +92,7 @@ def canvas_section(advice: Advice) -> Markup:
         fresh = _fresh_canvas(advice, fit.size_hw)
         rows.append(
             [
-                words.size(fit.size_hw), words.size(fit.canvas) + (", shrunk" if fit.shrunk else ""),
+                words.size(fit.size_hw), words.size(fit.canvas) + _how(figures, fit),
                 words.share(fit.padding_fraction), words.share(fit.least_padding_fraction), words.rate(fit.rate_hz),
                 fresh, _cameras(advice, fit.size_hw),
             ]
@@ -100,7 +102,8 @@ def canvas_section(advice: Advice) -> Markup:
         title, anchor,
         tag("p", basis, "Verdict: ", tag("b", verdict, class_="bad" if drift.reasons else "good"), ". ", saving),
         tag("ul", *(tag("li", f"{reason}.") for reason in drift.reasons)) if drift.reasons else None,
-        table(["size, px", "canvas", "padding", "least", "rate", "afresh on", "cameras"], rows, words_in=(0, 1, 5, 6))
+        table(["size, px", "canvas", "padding", "least", "rate", "afresh on", "cameras"], rows,
+              words_in=(0, 1, 5), long_in=(6,))
         if rows
         else tag("p", "Every size has a canvas that fits it well."),
         tag("p", left_out if advice.num_left_out else None,
@@ -108,6 +111,14 @@ def canvas_section(advice: Advice) -> Markup:
             "size, which the model’s stride alone makes larger. To plan anew: ", tag("code", "framelane plan LOG"), ".",
             class_="note"),
     )  # fmt: skip
+
+
+def _how(figures: LogFigures, fit: SizeFit) -> str:
+    """What became of frames that are larger than every canvas."""
+    if not fit.shrunk:
+        return ""
+    own = [place for place in figures.placements if place.size_hw == fit.size_hw and place.rung == 0]
+    return ", cut in tiles" if any(place.is_tiled for place in own) else ", shrunk"
 
 
 def _fresh_canvas(advice: Advice, size_hw: tuple[int, int]) -> str:
@@ -147,6 +158,6 @@ def camera_section(figures: LogFigures) -> Markup:
     of = f"The {len(worst)} of {words.count(len(figures.cameras))} cameras with the smallest share in time."
     return section(
         "Cameras", "cameras",
-        table(["camera", "frames", "in time", "not finished", "lower rung", "slowest"], rows),
+        table(["camera", "frames", "in time", "not finished", "lower rung", "slowest"], rows, long_in=(0,)),
         tag("p", of, class_="note"),
     )  # fmt: skip

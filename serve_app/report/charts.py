@@ -13,12 +13,12 @@ from serve_app.report import words
 from serve_app.report.markup import Markup, joined, tag
 from serve_app.report.quantile_sketch import QuantileSketch
 
-WIDTH, HEIGHT = 640, 240
+WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
 # A label of the log axis for each of these, in seconds.
 DECADES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0,
              1800.0, 3600.0)  # fmt: skip
-MAX_TICKS = 9
+MAX_TICKS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,28 @@ def stacked_steps(title: str, series: Sequence[Series], step_s: float) -> Markup
     return _drawing(title, HEIGHT, *parts)
 
 
+def mean_lines(title: str, series: Sequence[Series], step_s: float) -> Markup:
+    """Seconds over time, one line a kind; a value that is not a number is a gap."""
+    num_steps = max((len(each.values) for each in series), default=0)
+    most_s = max((value for each in series for value in each.values if not math.isnan(value)), default=0.0)
+    top = _nice(most_s * (1000 if most_s < 1 else 1))
+    scale = 1000 if most_s < 1 else 1
+    column = (WIDTH - LEFT - RIGHT) / max(1, num_steps)
+    parts = [_y_grid(top, " ms" if scale == 1000 else " s"), _time_axis(num_steps, step_s, column)]
+    for each in series:
+        path, is_on = [], False
+        for place, value in enumerate(each.values):
+            if math.isnan(value):
+                is_on = False
+                continue
+            point = f"{LEFT + (place + 0.5) * column:.1f} {_y(value * scale, top):.1f}"
+            path.append(f"{'L' if is_on else 'M'}{point}" + ("" if is_on else "h0.1"))
+            is_on = True
+        if path:
+            parts.append(tag("path", tag("title", each.name), d="".join(path), class_=f"line {each.style}"))
+    return _drawing(title, HEIGHT, *parts)
+
+
 def latency_curves(title: str, curves: Sequence[Curve]) -> Markup:
     """The share of all frames that was answered by then, over the time on a logarithmic axis."""
     least = min((curve.sketch.least for curve in curves if len(curve.sketch)), default=0.001)
@@ -111,16 +133,19 @@ def bar(parts: Sequence[tuple[str, str, float]], whole: float) -> Markup:
     return tag("span", *cells, class_="bar")
 
 
-def quantile_bar(low_s: float, middle_s: float, high_s: float, whole_s: float, style: str) -> Markup:
-    """From nothing to p50 full, on to p99 pale, with a mark at p95; on a common linear scale."""
-    if whole_s <= 0:
-        return tag("span", class_="bar")
+def range_bar(low_s: float, middle_s: float, high_s: float, whole: tuple[float, float], style: str) -> Markup:
+    """From p50 to p95 full, on to p99 pale, on a logarithmic scale that reaches over `whole` (seconds)."""
+    least_s, most_s = max(whole[0], 1e-6), max(whole[1], whole[0] * 1.01, 2e-6)
+    places = [
+        100 * min(1.0, max(0.0, math.log(max(value_s, least_s) / least_s) / math.log(most_s / least_s)))
+        for value_s in (low_s, middle_s, high_s)
+    ]
     title = f"p50 {words.seconds(low_s)}, p95 {words.seconds(middle_s)}, p99 {words.seconds(high_s)}"
     return tag(
         "span",
-        tag("i", class_=f"fill {style}", style=f"width:{100 * low_s / whole_s:.3f}%"),
-        tag("i", class_=f"fill pale {style}", style=f"width:{100 * (middle_s - low_s) / whole_s:.3f}%"),
-        tag("i", class_=f"fill paler {style}", style=f"width:{100 * (high_s - middle_s) / whole_s:.3f}%"),
+        tag("i", class_="gap", style=f"width:{min(places[0], 99):.2f}%"),
+        tag("i", class_=f"fill {style}", style=f"width:{max(1.0, places[1] - places[0]):.2f}%"),
+        tag("i", class_=f"fill pale {style}", style=f"width:{places[2] - places[1]:.2f}%"),
         class_="bar",
         title=title,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 
 from serve_app.planning.plan_load import padding_of
@@ -11,7 +12,7 @@ from serve_app.report.latency_sections import END_STYLES, MAX_ROWS, section, tab
 from serve_app.report.log_clock import LogClock
 from serve_app.report.log_figures import LogFigures
 from serve_app.report.markup import Content, Markup, joined, tag
-from serve_app.report.timeline import ENDS, RUNGS, VERDICTS
+from serve_app.report.timeline import ENDS, FOLLOWED, RUNGS, VERDICTS
 
 # Clocks that are drawn: of more the longest ones.
 MAX_CLOCKS = 6
@@ -46,8 +47,6 @@ def _clock_drawings(clock: LogClock, is_named: bool) -> Markup:
         ("Verdicts", VERDICTS, VERDICT_STYLES, series.verdicts),
         ("Rungs of the ladder", RUNGS, RUNG_STYLES, series.rungs),
     ):
-        if title.startswith("Rungs") and not any(map(any, values[1:])):
-            continue  # every frame at its own: nothing to see
         shown = [
             Series(name, style, counts)
             for name, style, counts in zip(names, styles, values, strict=True)
@@ -61,6 +60,16 @@ def _clock_drawings(clock: LogClock, is_named: bool) -> Markup:
                 charts.legend([(each.name, each.style) for each in shown]),
             )
         )
+    means = [Series(name, f"class-{name}", means) for name, means in zip(FOLLOWED, series.means_s, strict=True)]
+    shown = [each for each in means if not all(map(math.isnan, each.values))]
+    drawings.append(
+        tag(
+            "figure",
+            tag("figcaption", "Latency, mean of the frames that finished"),
+            charts.mean_lines("Mean latency over time", shown, series.step_s),
+            charts.legend([(each.name, each.style) for each in shown]),
+        )
+    )
     heading = f"Router {words.name(clock.router)}, {words.frames(clock.num_frames)} of {words.name(clock.file)}"
     return joined(tag("h3", heading) if is_named else None, tag("div", *drawings, class_="figures"))
 
@@ -93,7 +102,8 @@ def batch_section(figures: LogFigures) -> Markup:
     )
     return section(
         "Batches", "batches",
-        table(["bucket", "pool", "frames", "mean batch", "frames by size of batch"], rows, words_in=(0, 1, 4)),
+        table(["bucket", "pool", "frames", "mean batch", "frames by size of batch"], rows,
+              words_in=(4,), long_in=(0, 1)),
         charts.legend([(f"{size}", f"batch{min(place, 5)}") for place, size in enumerate(sizes[:6])]),
         tag("p", f"Frames by replica: {replicas}" + (", …" if len(figures.replicas) > 8 else ".") if replicas else None,
             class_="note"),
@@ -122,6 +132,7 @@ def padding_section(figures: LogFigures) -> Markup:
         note += f" The {len(rows)} most frequent of {len(figures.placements)} are shown."
     return section(
         "Canvases and padding", "padding",
-        table(["size, px", "canvas", "model", "rung", "padding", "frames", ""], rows, words_in=(0, 1, 2, 6)),
+        table(["size, px", "canvas", "model", "rung", "padding", "frames", ""], rows,
+              words_in=(0, 1, 6), long_in=(2,)),
         tag("p", note, class_="note"),
     )  # fmt: skip

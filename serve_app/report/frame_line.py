@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -19,6 +18,8 @@ CLASSES = ("critical", "normal", "deferred", "other")
 
 # Words that a log may hold; clients choose names, and a name is no book.
 MAX_TEXT = 300
+# Milliseconds of four months: whatever is more was not measured.
+MAX_AMOUNT = 1e10
 
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _VERDICTS = {kind.value: kind for kind in VerdictKind}
@@ -138,9 +139,12 @@ def _text(record: Mapping[str, object], key: str) -> str:
 
 def _amount(where: str, record: Mapping[str, object], key: str) -> float:
     value = record.get(key)
-    if type(value) is float and 0 <= value < math.inf:  # what nearly all lines have
+    if type(value) is float and 0 <= value < MAX_AMOUNT:  # what nearly all lines have
         return value
-    return 0.0 if value is None else max(0.0, number_of(where, key, value, "0 or more"))
+    number = 0.0 if value is None else max(0.0, number_of(where, key, value, "0 or more"))
+    if number >= MAX_AMOUNT:
+        refuse(where, key, value, f"less than {MAX_AMOUNT:g}")
+    return number
 
 
 def _count(where: str, record: Mapping[str, object], key: str) -> int:

@@ -23,11 +23,25 @@ def section(title: str, anchor: str, *content: Content) -> Markup:
     return tag("section", tag("h2", title), *content, id=anchor)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[Content]], *, words_in: Sequence[int] = (0,)) -> Markup:
-    """A table that scrolls by itself where the page is too narrow; columns of numbers stand to the right."""
-    head = [tag("th", text, scope="col", class_=_cell(at, words_in)) for at, text in enumerate(headings)]
+def table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Content]],
+    *,
+    words_in: Sequence[int] = (0,),
+    long_in: Sequence[int] = (),
+) -> Markup:
+    """A table that scrolls by itself where the page is too narrow.
+
+    Args:
+        headings: of the columns.
+        rows: their cells.
+        words_in: columns of words; those of numbers stand to the right.
+        long_in: columns of many words, which may break.
+    """
+    styles = ["long" if at in long_in else None if at in words_in else "num" for at in range(len(headings))]
+    head = [tag("th", text, scope="col", class_=style) for text, style in zip(headings, styles, strict=True)]
     body = [
-        tag("tr", *(tag("td", cell, class_=_cell(at, words_in)) for at, cell in enumerate(row))) for row in rows
+        tag("tr", *(tag("td", cell, class_=style) for cell, style in zip(row, styles, strict=True))) for row in rows
     ]  # fmt: skip
     inner = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body))
     return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=headings[0])
@@ -70,19 +84,28 @@ def latency_section(figures: LogFigures) -> Markup:
     ]
     if not curves:
         return section("Latency", "latency", tag("p", "No frame was answered."))
-    most_s = max(groups[curve.name].total.mean for curve in curves)
+    waiting = [charts.Curve(curve.name, curve.style, groups[curve.name].stages[0], curve.num_all) for curve in curves]
     rows = []
     for curve in curves:
         group = groups[curve.name]
-        cells: list[Content] = [_class_name(curve.name), words.seconds(group.total.mean), _stage_bar(group, most_s)]
+        cells: list[Content] = [
+            _class_name(curve.name),
+            words.seconds(group.total.mean),
+            _stage_bar(group, group.total.mean),
+        ]
         cells += [_stage_cell(sketch.quantile(0.5), sketch.quantile(0.99)) for sketch in group.stages]
         rows.append(cells)
     return section(
         "Latency", "latency",
-        charts.latency_curves("Share of all frames answered by then, by class", curves),
+        tag(
+            "div",
+            _figure("From receipt to answer", charts.latency_curves("Share of all frames answered by then", curves)),
+            _figure("Of that, waiting", charts.latency_curves("Share of all frames whose batch ran by then", waiting)),
+            class_="figures",
+        ),
         charts.legend([(curve.name, curve.style) for curve in curves]),
-        tag("p", "Share of all frames of a class that was answered by then; a curve ends at the share that finished. "
-            "Dashed: deadlines.", class_="note"),
+        tag("p", "Share of all frames of a class by time, on a logarithmic scale; a curve ends at the share that "
+            "finished. Dashed: the usual deadline.", class_="note"),
         tag("h3", "Where the time went"),
         table(["class", "mean", "stages of the mean", *STAGES], rows, words_in=(0, 2)),
         charts.legend(list(zip(STAGES, STAGE_STYLES, strict=True))),
@@ -97,7 +120,8 @@ def size_section(figures: LogFigures) -> Markup:
     if not keys:
         return Markup("")
     shown = set(sorted(keys, key=lambda key: -figures.groups[key].counts.num_frames)[:MAX_ROWS])
-    highest_s = max(figures.groups[key].total.quantile(0.99) or 0.0 for key in shown)
+    least_s = min(figures.groups[key].total.quantile(0.5) or 0.0 for key in shown)
+    most_s = max(figures.groups[key].total.quantile(0.99) or 0.0 for key in shown)
     rows = []
     for key in [key for key in keys if key in shown]:
         group = figures.groups[key]
@@ -106,7 +130,7 @@ def size_section(figures: LogFigures) -> Markup:
             [
                 words.size(key[1]), _class_name(key[0]), words.count(group.counts.num_frames),
                 words.share(group.counts.in_time_fraction),
-                charts.quantile_bar(low_s, middle_s, high_s, highest_s, f"class-{key[0]}"),
+                charts.range_bar(low_s, middle_s, high_s, (least_s / 1.3, most_s), f"class-{key[0]}"),
                 *(words.seconds(value_s) for value_s in (low_s, middle_s, high_s)),
                 _stage_bar(group, group.total.mean),
             ]
@@ -115,11 +139,17 @@ def size_section(figures: LogFigures) -> Markup:
     more = tag("p", f"The {len(rows)} most frequent of {len(keys)} are shown; --json has all.", class_="note")
     return section(
         "Latency by size and class", "sizes",
-        table(["size, px", "class", "frames", "in time", "p50 · p95 · p99", "p50", "p95", "p99", "stages"], rows,
+        table(["size, px", "class", "frames", "in time", "p50 to p99", "p50", "p95", "p99", "stages"], rows,
               words_in=(0, 1, 4, 8)),
         charts.legend(list(zip(STAGES, STAGE_STYLES, strict=True))),
+        tag("p", "p50 to p95 full, on to p99 pale, on one logarithmic scale; stages: each row’s own mean.",
+            class_="note"),
         more if rest else None,
     )  # fmt: skip
+
+
+def _figure(caption: str, drawing: Markup) -> Markup:
+    return tag("figure", tag("figcaption", caption), drawing)
 
 
 def _order(key: GroupKey) -> tuple[int, int, int, int]:
@@ -160,7 +190,3 @@ def _usual_slos(figures: LogFigures, name: str) -> tuple[float, ...]:
         if entry.slo_s is not None and (name == "critical") == (entry.priority.value == "critical"):
             rates_hz[entry.slo_s] = rates_hz.get(entry.slo_s, 0.0) + entry.rate_hz
     return tuple(sorted(rates_hz, key=lambda slo_s: -rates_hz[slo_s])[: 1 if name != "deferred" else 0])
-
-
-def _cell(at: int, words_in: Sequence[int]) -> str | None:
-    return None if at in words_in else "num"

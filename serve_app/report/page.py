@@ -35,7 +35,7 @@ def report_page(figures: LogFigures, advice: Advice) -> str:
     parts = [
         promise_section(figures), latency_section(figures), size_section(figures), time_section(figures),
         batch_section(figures), padding_section(figures), slow_section(figures), reason_section(figures),
-        canvas_section(advice), camera_section(figures), _about_section(figures),
+        canvas_section(figures, advice), camera_section(figures), _about_section(figures),
     ]  # fmt: skip
     body = tag("body", _header(figures), tag("main", _tiles(figures), _findings(figures, advice), *parts))
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"

@@ -32,6 +32,8 @@ VERDICT_COLOURS = (BLUE, GREEN, GOLD, ORANGE, GREY)
 RUNG_COLOURS = (BLUE, SKY, GOLD, ORANGE)
 DPI = 130
 MAX_BARS = 16
+# The left end of a logarithmic axis, which has no 0.
+LEAST_S = 1e-4
 
 
 def save_plots(folder: Path, figures: LogFigures) -> tuple[Path, ...]:
@@ -90,6 +92,8 @@ def _plain(text: str) -> str:
 
 
 def _draw_latency(figure: Figure, figures: LogFigures) -> None:
+    from matplotlib.ticker import LogLocator
+
     axes = figure.add_subplot()
     _label(axes, "Latency from receipt to answer, by class", "", "share of all frames answered by then")
     for name in figures.classes():
@@ -100,7 +104,7 @@ def _draw_latency(figure: Figure, figures: LogFigures) -> None:
         shares = np.array([0, *seen]) / group.counts.num_frames
         in_time = words.share(group.counts.in_time_fraction)
         axes.plot(
-            np.array([values_s[0], *values_s]), shares, color=CLASS_COLOURS[name], lw=2,
+            np.maximum([values_s[0], *values_s], LEAST_S), shares, color=CLASS_COLOURS[name], lw=2,
             label=f"{name}: {in_time} of {group.counts.num_frames:,} in time",
         )  # fmt: skip
     axes.set_xscale("log")
@@ -108,7 +112,9 @@ def _draw_latency(figure: Figure, figures: LogFigures) -> None:
     if high_s < 4 * low_s:  # one frame, or frames that took the same
         axes.set_xlim(low_s / 2, high_s * 2)
     axes.xaxis.set_major_formatter(lambda value, _: words.seconds(value))
-    axes.xaxis.set_minor_formatter("")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.xaxis.set_minor_formatter(lambda value, _: words.seconds(value))
+    axes.tick_params(axis="x", which="minor", labelsize=8, colors="#777777")
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False, fontsize=9, ncols=4)
@@ -157,7 +163,8 @@ def _draw_course(figure: Figure, clock: LogClock, several: str) -> None:
                 below = above
         axes.set_ylim(0, 1.12 * max(float(below.max()), 1e-9))
         axes.set_xlim(0, float(times_s[-1]))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+        if any(map(any, rows)):
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
     axes.set_xlabel("seconds since the first frame")
 
 

@@ -10,8 +10,6 @@ from serve_app.report.frames_ahead import INFER, QUEUE, TRANSFER, WINDOW, Frames
 from serve_app.report.slow_frames import SlowFrame
 from serve_app.verdicts import VerdictKind
 
-# A stage that took so much of the whole is what made the frame slow; below it several share the blame.
-MAIN_FRACTION = 0.5
 STAGE_WORDS = {
     "queue": "waiting for its batch",
     "transfer": "the call to the replica and fetching its pixels",
@@ -31,8 +29,7 @@ def _sentences(slow: SlowFrame) -> Iterator[str]:
     stage, took_s = max(zip(STAGES, frame.stages_s, strict=True), key=lambda part: part[1])
     if frame.total_s > 0 and took_s > 0:
         part = took_s / frame.total_s
-        alone = "most of it" if part >= MAIN_FRACTION else "the largest part"
-        yield f"{words.seconds(took_s)} of it, {words.share(min(1.0, part))}, was {STAGE_WORDS[stage]}: {alone}."
+        yield f"{words.seconds(took_s)} of it ({words.share(min(1.0, part))}) was {STAGE_WORDS[stage]}."
     yield _served(slow)
     if frame.verdict is not None and (frame.verdict is not VerdictKind.ADMIT or "in time" not in frame.verdict_reason):
         yield f"Its verdict was {frame.verdict.value}: “{words.sentence(frame.verdict_reason)}”."

@@ -20,7 +20,11 @@ VERDICTS = ("admit", "defer", "degrade", "reject", "refused unread")
 MAX_RUNG = 3
 RUNGS = ("own size", "rung 1", "rung 2", "rung 3 or lower")
 
-_NUM = len(ENDS) + len(VERDICTS) + len(RUNGS)
+# Of these classes the latency is followed: those that finish.
+FOLLOWED = ("critical", "normal", "deferred")
+
+_FIRST_CLASS = len(ENDS) + len(VERDICTS) + len(RUNGS)
+_NUM = _FIRST_CLASS + 2 * len(FOLLOWED)
 _VERDICT_PLACE = {
     VerdictKind.ADMIT: 0, VerdictKind.DEFER: 1, VerdictKind.DEGRADE: 2, VerdictKind.REJECT: 3, None: 4,
 }  # fmt: skip
@@ -49,12 +53,14 @@ class TimeSeries:
         step_s: how long each step is.
         ends, verdicts, rungs: for each word of `ENDS`, `VERDICTS`, `RUNGS` the frames in each step; rungs of the
             finished ones.
+        means_s: for each class of `FOLLOWED` the mean seconds of the finished ones; NaN where there are none.
     """
 
     step_s: float
     ends: tuple[tuple[int, ...], ...]
     verdicts: tuple[tuple[int, ...], ...]
     rungs: tuple[tuple[int, ...], ...]
+    means_s: tuple[tuple[float, ...], ...]
 
     @property
     def num_steps(self) -> int:
@@ -68,7 +74,7 @@ class Timeline:
     def __init__(self) -> None:
         """Start with the shortest step."""
         self._level = 0
-        self._steps: dict[int, list[int]] = {}
+        self._steps: dict[int, list[float]] = {}
         self._first = self._last = 0
 
     def add(self, at_s: float, frame: FrameLine) -> None:
@@ -83,19 +89,31 @@ class Timeline:
                 place = math.floor(at_s / STEPS_S[self._level])
         counts = self._steps.get(place)
         if counts is None:
-            counts = self._steps[place] = [0] * _NUM
+            counts = self._steps[place] = [0.0] * _NUM
         counts[end_place(frame)] += 1
         counts[len(ENDS) + verdict_place(frame)] += 1
         if frame.is_finished:
             counts[len(ENDS) + len(VERDICTS) + min(frame.rung, MAX_RUNG)] += 1
+            if frame.lane_class in FOLLOWED:
+                place = _FIRST_CLASS + 2 * FOLLOWED.index(frame.lane_class)
+                counts[place] += 1
+                counts[place + 1] += frame.total_s
 
     def series(self) -> TimeSeries:
         """All counts so far; of a clock without frames one step of zeros."""
         places = range(self._first, min(self._last, self._first + 10 * MAX_STEPS) + 1)
-        columns = list(zip(*(self._steps.get(place, [0] * _NUM) for place in places), strict=True))
+        columns = list(zip(*(self._steps.get(place, [0.0] * _NUM) for place in places), strict=True))
         first, second = len(ENDS), len(ENDS) + len(VERDICTS)
+        numbers, sums_s = columns[_FIRST_CLASS::2], columns[_FIRST_CLASS + 1 :: 2]
         return TimeSeries(
-            STEPS_S[self._level], _rows(columns[:first]), _rows(columns[first:second]), _rows(columns[second:])
+            STEPS_S[self._level],
+            _rows(columns[:first]),
+            _rows(columns[first:second]),
+            _rows(columns[second:_FIRST_CLASS]),
+            tuple(
+                tuple(sum_s / number if number else math.nan for number, sum_s in zip(ofs, sums, strict=True))
+                for ofs, sums in zip(numbers, sums_s, strict=True)
+            ),
         )
 
     def _widen(self) -> None:
@@ -104,11 +122,11 @@ class Timeline:
         ratio = round(STEPS_S[self._level] / narrow_s)
         steps, self._steps = self._steps, {}
         for place, counts in steps.items():
-            wider = self._steps.setdefault(place // ratio, [0] * _NUM)
+            wider = self._steps.setdefault(place // ratio, [0.0] * _NUM)
             for index, count in enumerate(counts):
                 wider[index] += count
         self._first, self._last = self._first // ratio, self._last // ratio
 
 
-def _rows(columns: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(column) for column in columns)
+def _rows(columns: Sequence[tuple[float, ...]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(map(int, column)) for column in columns)

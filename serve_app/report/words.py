@@ -27,10 +27,10 @@ def share(value: float | None) -> str:
     if value is None:
         return NONE
     percent = 100 * value
-    if percent in (0.0, 100.0):
+    if percent in {0.0, 100.0}:
         return f"{percent:.0f} %"
     if percent > 99.9:
-        return f"{int(percent * 1000) / 1000:.3g} %" if percent < 99.99 else "> 99.99 %"
+        return f"{int(percent * 100) / 100:g} %" if percent <= 99.99 else "> 99.99 %"
     return "< 0.1 %" if percent < 0.1 else f"{percent:.1f} %"
 
 

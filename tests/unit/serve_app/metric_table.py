@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from serve_app.metric_catalog import CATALOG, Metric, MetricKind
+from serve_app.metric_catalog import CATALOG, SPOOL_CATALOG, Metric, MetricKind
 
 DOCS = Path(__file__).parents[3] / "docs" / "cluster.md"
 HEAD = ["| metric | type | labels | tells | what to turn |", "|---|---|---|---|---|"]
@@ -16,7 +16,7 @@ HEAD = ["| metric | type | labels | tells | what to turn |", "|---|---|---|---|-
 
 def table() -> list[str]:
     """Its lines."""
-    return [*HEAD, *map(_row, CATALOG)]
+    return [*HEAD, *map(_row, (*CATALOG, *SPOOL_CATALOG))]
 
 
 def _row(metric: Metric) -> str:

@@ -17,7 +17,6 @@ from serve_app.config import load_plan
 from serve_app.errors import FrameExpiredError, FrameFailedError, FrameRejectedError
 from serve_app.frame_log import frame_record
 from serve_app.latency import LatencyModel
-from serve_app.plan import Plan
 from serve_app.results import FrameResult, StageTimes
 from serve_app.scheduler import Scheduler
 from serve_app.simulation.simulate import Failure, FailureKind, SimulatedCalls, Simulation
@@ -46,23 +45,23 @@ ERRORS = {
 }  # fmt: skip
 
 
-def simulated_run(seconds: float = 60.0, load: float = 3.2, seed: int = 7) -> tuple[SimulationRun, Plan]:
-    """A minute of the fleet; one replica dies after half of it. Also the plan's pools, for names."""
+def simulated_run(seconds: float = 60.0, load: float = 3.2, seed: int = 7) -> SimulationRun:
+    """A minute of the fleet; one replica dies after half of it."""
     plan = load_plan(PLAN)
     scheduler = Scheduler(plan, LatencyModel())
     trace = FleetSpec(FLEET, duration_s=seconds, seed=seed).at_load(load)
     failures = [Failure(seconds / 2, None, FailureKind.DIES, 1.0)]
     calls = SimulatedCalls(before_s=0.004, after_s=0.003)
     lots = random.Random(seed)
-    return Simulation(plan, scheduler, LatencyModel(), lots.gauss, calls=calls, failures=failures).run(trace), plan
+    return Simulation(plan, scheduler, LatencyModel(), lots.gauss, calls=calls, failures=failures).run(trace)
 
 
-def records(run: SimulationRun, plan: Plan, *, router: str = "router-1", start_s: float = 5000.0) -> list[dict]:
+def records(run: SimulationRun, *, router: str = "router-1", start_s: float = 5000.0) -> list[dict]:
     """A record of each frame, in the order in which they ended."""
-    return [_record(run, plan, row, router, start_s) for row in np.argsort(run.end_s, kind="stable").tolist()]
+    return [_record(run, row, router, start_s) for row in np.argsort(run.end_s, kind="stable").tolist()]
 
 
-def _record(run: SimulationRun, plan: Plan, row: int, router: str, start_s: float) -> dict:
+def _record(run: SimulationRun, row: int, router: str, start_s: float) -> dict:
     trace, outcome = run.trace, OUTCOMES[run.outcome[row] - 1]
     kind = VERDICTS[run.verdict[row] - 1]
     at_s, end_s, slo_s = trace.at_s[row], run.end_s[row], run.deadline_s[row] - trace.at_s[row]
@@ -101,4 +100,4 @@ def write_log(path: Path, content: list[dict]) -> Path:
 
 if __name__ == "__main__":
     target, *numbers = sys.argv[1:]
-    write_log(Path(target), records(*simulated_run(*map(float, numbers))))
+    write_log(Path(target), records(simulated_run(*map(float, numbers))))

@@ -12,7 +12,7 @@ from serve_samples import ladder_plan, sample_plan
 
 from serve_app.errors import FrameFailedError, FrameRejectedError, InvalidFrameError, TooManyTicketsError
 from serve_app.metric_book import MetricBook, counters_of
-from serve_app.metric_catalog import CATALOG, LATENCY, SECONDS, MetricKind
+from serve_app.metric_catalog import CATALOG, LATENCY, SECONDS, SPOOL_CATALOG, MetricKind
 from serve_app.metrics import FLUSH_INTERVAL_S, GAUGE_INTERVAL_S, RouterMetrics
 from serve_app.pressure import MemoryLevel
 from serve_app.results import FrameResult
@@ -21,6 +21,7 @@ from serve_app.verdicts import Outcome, RejectCause, Verdict, VerdictKind
 
 UNITS = {
     "frames", "seconds", "ratio", "batches", "records", "rung", "level", "replicas", "credits", "celsius",
+    "stores",
 }  # fmt: skip
 LOAD = PoolLoad(2, 6, 3, 0.75, 1, 0.01, waiting=(1, 2, 3), memory=MemoryLevel.HIGH, num_credits=4)
 
@@ -53,12 +54,12 @@ def refused(cause=None, error=None, **changes) -> FrameResult:
     )
 
 
-@pytest.mark.parametrize("metric", CATALOG, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", [*CATALOG, *SPOOL_CATALOG], ids=lambda metric: metric.name)
 def test_names_end_in_units_and_texts_say_what_is_meant(metric):
     """One name each; an interval says where it starts and ends, and every metric names a knob."""
     assert re.fullmatch(r"framelane_[a-z_]+", metric.name)
     assert metric.name.rpartition("_")[2] in UNITS
-    assert [each.name for each in CATALOG].count(metric.name) == 1
+    assert [each.name for each in (*CATALOG, *SPOOL_CATALOG)].count(metric.name) == 1
     assert (len(metric.bounds) > 0) == (metric.kind is MetricKind.HISTOGRAM)
     assert sorted(set(metric.bounds)) == list(metric.bounds)
     assert metric.tells
