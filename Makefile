@@ -12,6 +12,7 @@
 #   make test-page         the live page in headless Chromium
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
 #   make docs      the documentation as a site, in out/site
+#   make test-wheel        what a newcomer meets: the built wheel in an environment of its own, no checkout
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +23,7 @@ FUZZ_SECONDS ?= 60
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-page test-chaos recall recall-4k soak fuzz docs reference clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-page test-wheel test-chaos recall recall-4k soak fuzz docs reference clean
 
 help: ## Show the targets
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -37,6 +38,8 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	@# It asks for opencv-python, which would overwrite the headless one; all else that it needs is there already.
+	@$(VENV)/bin/python $(PIP_INSTALL) --no-deps trackers
 	@touch $@
 
 $(VENV)/page.stamp: $(VENV)/dev.stamp
@@ -122,6 +125,9 @@ fuzz: $(VENV)/dev.stamp ## Look for images and requests that break the decoders,
 
 test-chaos: $(VENV)/dev.stamp ## Kill replicas, nodes, routers and the controller under load; prints recovery times
 	$(VENV)/bin/python -m pytest -s --timeout 600 tests/chaos
+
+test-wheel: $(VENV)/dev.stamp ## The newcomer's path: wheel, clean environment, demo, detect, report
+	$(VENV)/bin/python -m pytest tests/wheel
 
 test-export: $(EXPORT_VENV)/stamp ## Tests of the export extra, against ultralytics itself
 	$(EXPORT_VENV)/bin/python -m pytest tests/export

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from engines.base import EngineMemory, EngineOutput
 from engines.boxes import DetectionLimits, decode
 from engines.errors import EngineMemoryError, ModelFileError, ShapeNotWarmError
 from engines.graph import INPUT_NAME, load_model, read_info, to_uint8_nhwc
 from engines.letterbox import FILL
+from engines.onnx_library import onnxruntime
 from engines.process_memory import process_memory
 from engines.spec import ModelInfo, WarmShape, check_shapes
 

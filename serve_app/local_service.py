@@ -6,12 +6,16 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+from engines.graph import load_model, read_info
 from serve_app.app import application
 from serve_app.client import Client
+from serve_app.config import BUNDLED_PREFIX, model_path
 from serve_app.http.deployment import check_http, deploy_http
+from serve_app.native_plan import native_plan
 from serve_app.plan import Plan
 from serve_app.pool_engines import MakeEngines
 from serve_app.ray_session import deployed, start_ray, stop_ray
@@ -40,6 +44,24 @@ def local_service(
             if http:
                 deploy_http(plan)
             client = Client.connect()
+        yield client
+
+
+@contextmanager
+def model_service(model: str | Path, sizes_hw: Iterable[tuple[int, int]]) -> Iterator[Client]:
+    """As `local_service`, without a plan: one model on the CPU, and a canvas for each of these frame sizes.
+
+    Args:
+        model: an ONNX detector: a path, or a bundled one such as `bundled:inspection-full`.
+        sizes_hw: (height, width) in px of the frames to come; others are served on the canvas that suits them best.
+
+    Raises:
+        EngineError: the file is missing or no detector.
+        InvalidPlanError: no such bundled model, or no size.
+    """
+    path = model_path(str(model))
+    name = str(model) if str(model).startswith(BUNDLED_PREFIX) else str(path.resolve())
+    with local_service(native_plan(name, sizes_hw, read_info(load_model(path), path.name).stride_px)) as client:
         yield client
 
 

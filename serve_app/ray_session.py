@@ -69,17 +69,28 @@ def start_ray(num_cpus: int | None = None, metrics_port: int | None = None) -> s
     """Start a Ray of our own on this machine, without dashboard; returns its address.
 
     Its agent exports metrics all the same, on this port or on a free one.
+
+    Raises:
+        ServiceUnavailableError: the folder for temporary files has too long a path for Ray's sockets.
     """
     prepare_ray_environment()
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=True,
-        logging_level=logging.ERROR,
-        _metrics_export_port=metrics_port,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=True,
+            logging_level=logging.ERROR,
+            _metrics_export_port=metrics_port,
+        )
+    except OSError as err:
+        if "AF_UNIX path" not in str(err):
+            raise
+        raise ServiceUnavailableError(
+            f"service: the path of Ray's folder for sockets is too long ({' '.join(str(err).split())}); set RAY_TMPDIR "
+            "to a folder with a short path, such as /tmp"
+        ) from err
     return str(ray.get_runtime_context().gcs_address)
 
 

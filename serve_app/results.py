@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from engines.detections import Detections
 from engines.device_facts import DeviceFacts
@@ -11,6 +12,7 @@ from engines.spec import CanvasShape, WarmShape
 from engines.tiles import Window
 from serve_app.credit_grants import CreditGrant, CreditUse
 from serve_app.errors import FramelaneError
+from serve_app.frame_boxes import FrameBoxes, boxes_record
 from serve_app.memory_level import MemoryLevel
 from serve_app.verdicts import Outcome, Verdict
 
@@ -40,8 +42,8 @@ class StageTimes:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FrameResult:
-    """How one frame ended.
+class FrameResult(FrameBoxes):
+    """How one frame ended; what can be done with its boxes is in `FrameBoxes`.
 
     Attributes:
         frame_id, camera, size_hw, priority: as asked; size in px.
@@ -87,6 +89,12 @@ class FrameResult:
         if self.error is not None:
             raise self.error
         return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the frame's record as in the frame log, with its boxes, scores and classes beside it."""
+        from serve_app.frame_log import frame_record  # which knows this module
+
+        return {**frame_record(self), **boxes_record(self.detections, self.class_names)}
 
 
 @dataclass(frozen=True, slots=True)

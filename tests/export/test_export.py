@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from engines.errors import ModelFileError, UnsupportedModelError
 from engines.export import export_to_onnx
 from engines.graph import HEAD_KEY, INPUT_NAME, load_model, read_info
+from engines.onnx_library import onnxruntime
 from engines.onnx_run import OnnxEngine
 from engines.spec import CanvasShape, HeadKind, WarmShape
 

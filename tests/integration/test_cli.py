@@ -102,6 +102,15 @@ def test_detect_does_what_it_can_and_says_what_it_could_not(framelane, pictures,
     assert [json.loads(line)["source_hw"] for line in process.stdout.splitlines()] == [[480, 640]]
 
 
+def test_detect_takes_folders_and_tells_a_video_apart(framelane, pictures, video):
+    """Each image of a folder by name; a video is no image, and the message names the command that plays it."""
+    process = framelane("detect", pictures, video, "--model", MODEL, "--json")
+    assert_told(process, "is a video by its name", "framelane stream", "1 of 3 images failed")
+    assert [json.loads(line)["image"] for line in process.stdout.splitlines()] == [
+        str(pictures / "a.png"), str(pictures / "b.png"),
+    ]  # fmt: skip
+
+
 def test_detect_writes_annotated_pictures(framelane, pictures, tmp_path):
     """One PNG an image, of the image's own size, with something drawn on it."""
     process = framelane("detect", pictures / "a.png", "--model", MODEL, "--save", tmp_path / "drawn")

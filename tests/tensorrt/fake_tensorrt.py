@@ -20,7 +20,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
+
+from engines.onnx_library import onnxruntime
 
 WEIGHTS_BYTES = 4096
 CONTEXT_BYTES = 512

@@ -6,13 +6,13 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.errors import UnsupportedModelError
 from engines.fp16 import to_fp16
 from engines.graph import INPUT_NAME, to_uint8_nhwc
+from engines.onnx_library import onnxruntime
 
 FP16, FP32 = TensorProto.FLOAT16, TensorProto.FLOAT
 NUM_BINS = 16

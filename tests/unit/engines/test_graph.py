@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from engines.errors import ModelFileError, UnsupportedModelError
 from engines.graph import HEAD_KEY, INPUT_NAME, is_uint8_nhwc, load_model, read_info, set_metadata, to_uint8_nhwc
+from engines.onnx_library import onnxruntime
 from engines.spec import CanvasShape, HeadKind, ModelInfo
 
 COLOURS = ("red", "green", "blue")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,6 +16,7 @@ from engines.engine_spec import Precision
 from engines.errors import ModelFileError, UnsupportedModelError
 from engines.graph import INPUT_NAME, to_uint8_nhwc
 from engines.image_file import read_image
+from engines.onnx_library import onnxruntime
 from engines.prepared_graph import prepared_onnx
 from engines.spec import CanvasShape, HeadKind, fitting_canvas
 
