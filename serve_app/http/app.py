@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from serve_app.http import problems
+from serve_app.http import inference_protocol, problems, v1
 from serve_app.http.answers import Problem
 from serve_app.http.bodies import Door
 from serve_app.http.callers import CallerBook
+from serve_app.http.decoding import DecodeRoom
 from serve_app.http.gateway import Gateway
 from serve_app.http.limits import HttpLimits
 from serve_app.http.v1_document import SECURITY
+from serve_app.live import routes as live
 
 TITLE = "Framelane"
 ABOUT = (
     "Detectors for fleets of cameras: every frame at its own size, critical ones first. "
     "Below /v1 errors are RFC 9457 problem details; /v2 is the Open Inference Protocol."
 )
-# Each has `routes(gateway, limits) -> APIRouter`.
-ROUTERS = ("serve_app.http.v1", "serve_app.http.inference_protocol", "serve_app.live.routes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +48,10 @@ def build_http_app(gateway: Gateway, settings: HttpSettings) -> FastAPI:
     app.state.callers = settings.callers
     app.state.door = Door(settings.limits)
     problems.install(app)
-    for name in ROUTERS:
-        if _is_there(name):
-            router: APIRouter = importlib.import_module(name).routes(gateway, settings.limits)
-            app.include_router(router)
+    room = DecodeRoom()
+    app.include_router(v1.routes(gateway, settings.limits, room))
+    app.include_router(inference_protocol.routes(gateway, settings.limits, room))
+    app.include_router(live.routes(gateway))
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -78,8 +76,3 @@ def _document(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _is_there(name: str) -> bool:
-    package = name.rpartition(".")[0]
-    return importlib.util.find_spec(package) is not None and importlib.util.find_spec(name) is not None

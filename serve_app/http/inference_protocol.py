@@ -43,7 +43,6 @@ from serve_app.http.inference_protocol_request import (
 )
 from serve_app.http.limits import HttpLimits
 from serve_app.http.tensor_codec import Tensor, to_binary, to_json
-from serve_app.http.turns import Turns
 from serve_app.results import FrameResult
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -73,9 +72,9 @@ class ModelUnknownError(HttpError):
     http_status = 404
 
 
-def routes(gateway: Gateway, limits: HttpLimits) -> APIRouter:
+def routes(gateway: Gateway, limits: HttpLimits, room: DecodeRoom) -> APIRouter:
     """The routes of `/v2`."""
-    ours = InferenceProtocol(gateway, limits)
+    ours = InferenceProtocol(gateway, limits, room)
     router = APIRouter(tags=["Open Inference Protocol v2"])
     add = router.add_api_route
     add("/v2/health/live", ours.live, methods=["GET"], **document.LIVE)
@@ -109,12 +108,11 @@ def _check_version(model_version: ModelVersion) -> None:
 class InferenceProtocol:
     """The handlers of one application."""
 
-    def __init__(self, gateway: Gateway, limits: HttpLimits) -> None:
+    def __init__(self, gateway: Gateway, limits: HttpLimits, room: DecodeRoom) -> None:
         """Take what is behind them."""
         self._gateway = gateway
         self._limits = limits
-        self._room = DecodeRoom()
-        self._turns = Turns(limits.max_requests)
+        self._room = room
 
     async def live(self) -> Response:
         """Whether this process can do its work."""
@@ -169,7 +167,7 @@ class InferenceProtocol:
             if batch.num_images > 1:
                 caller.charge(batch.num_images - 1)
             guest.hold(batch.decoded_bytes)
-            async with self._turns.taken(chosen):
+            async with door.turns.taken(chosen):
                 results = await self._detect(batch, camera, chosen, self._left_s(asked, chosen, begun_s))
         err = error_of(results)
         is_partial = asked.parameters.allow_partial and any(result.error is None for result in results)

@@ -70,9 +70,9 @@ class Part:
 Serve = Callable[[Image, Asked], Awaitable[Part]]
 
 
-def routes(gateway: Gateway, limits: HttpLimits) -> APIRouter:
+def routes(gateway: Gateway, limits: HttpLimits, room: DecodeRoom) -> APIRouter:
     """The routes of `/v1`."""
-    ours = V1(gateway, limits)
+    ours = V1(gateway, limits, room)
     router = APIRouter(prefix="/v1")
     router.add_api_route("/detect", ours.detect, methods=["POST"], **document.DETECT)
     router.add_api_route("/tickets", ours.submit, methods=["POST"], **document.SUBMIT)
@@ -87,11 +87,11 @@ def routes(gateway: Gateway, limits: HttpLimits) -> APIRouter:
 class V1:
     """The handlers of one application."""
 
-    def __init__(self, gateway: Gateway, limits: HttpLimits) -> None:
+    def __init__(self, gateway: Gateway, limits: HttpLimits, room: DecodeRoom) -> None:
         """Take what is behind them."""
         self._gateway = gateway
         self._limits = limits
-        self._room = DecodeRoom()
+        self._room = room
 
     async def detect(
         self, request: Request, caller: CallerOf, camera: CameraName = "camera",

@@ -9,13 +9,12 @@ from fastapi import APIRouter, Depends
 from serve_app.http.callers import Caller, caller_of
 from serve_app.http.errors import NotAllowedError
 from serve_app.http.gateway import Gateway
-from serve_app.http.limits import HttpLimits
 from serve_app.live.collector import Collector
 from serve_app.live.page import MaySee, page_routes
 from serve_app.live.ray_source import RaySource
 
 
-def routes(gateway: Gateway, _: HttpLimits) -> APIRouter:
+def routes(gateway: Gateway) -> APIRouter:
     """The page at `/`, and what it loads."""
     return page_routes(Collector(RaySource(gateway)), may_see)
 

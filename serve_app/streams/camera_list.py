@@ -41,30 +41,45 @@ class CommonSection(Section):
     """Below `defaults`: what cameras have that do not say otherwise."""
 
     priority: Priority = Priority.NORMAL
+    """Of its frames."""
     slo_s: Seconds | None = None
+    """Until a frame must be done. Without it: the plan's."""
     fps: Rate | None = None
+    """A file is played at so many frames a second. Without it: as fast as it is answered."""
     realtime: bool = False
+    """A file is played at its own rate."""
     max_fps: Rate | None = None
+    """No more frames a second are taken. Without it: all."""
     loop: bool = False
+    """A file is played again and again."""
     keep: Keep | None = None
+    """`latest`: a newer frame replaces one that waits here."""
     limit: PositiveInt | None = None
+    """At most so many frames. Without it: all."""
     stall_s: StallSeconds = DEFAULT_STALL_S
+    """A camera is connected anew after so long without a frame."""
     reconnect: bool = True
+    """Whether a camera that went away is looked for again."""
     hwaccel: str | None = None
+    """The decoder's hardware, by PyAV's name. Without it: none."""
     record: bool = True
+    """Whether `--record` records it."""
 
 
 class StreamCameraSection(CommonSection):
     """One of `cameras`, by name."""
 
     source: Annotated[str, Field(min_length=1)]
+    """A file, a folder, an address, or the number of a webcam."""
 
 
 class CameraListFile(Section):
     """The list as people write it; see docs/streams.md."""
 
     defaults: CommonSection = CommonSection()
+    """What cameras have that do not say otherwise."""
     cameras: Annotated[dict[str, StreamCameraSection], Field(min_length=1)]
+    """The cameras, by name: a source alone, or a section."""
 
 
 def load_cameras(path: Path) -> list[CameraSpec]:

@@ -17,7 +17,7 @@ import pytest
 from protocol_world import LIMITS, PixelGateway, app_on, found_in, picture
 
 from serve_app.errors import ServiceUnavailableError
-from serve_app.http import inference_protocol
+from serve_app.http import bodies, inference_protocol
 from serve_app.http.callers import KeyRule, hash_of
 from serve_app.http.inference_protocol_model import OUTPUT_NAMES
 from serve_app.http.limits import HttpLimits
@@ -258,7 +258,7 @@ def test_what_waited_for_its_turn_has_fewer_seconds_left(gateway, monkeypatch):
     """The deadline began when the request came; one that is over is refused before its frames cost anything."""
     now_s = iter([0.0, 0.4, 0.0, 0.6, 0.0, 0.001])
     monkeypatch.setattr(inference_protocol, "time", SimpleNamespace(monotonic=lambda: next(now_s)))
-    monkeypatch.setattr(inference_protocol, "Turns", NoTurns)
+    monkeypatch.setattr(bodies, "Turns", NoTurns)
     half_a_second = body_of(parameters={"slo_s": 0.5})
     statuses = [infer(gateway, half_a_second).status_code for _ in range(3)]
     assert statuses == [200, 503, 200]
