@@ -1,6 +1,6 @@
 """Does memory stay flat? Two hours of simulated time with the production scheduler, then minutes of the real service.
 
-Usage: python bench/soak.py [--simulated-seconds S] [--seconds S] [--skip-simulated] [--skip-real]
+Usage: python bench/soak.py [--simulated-seconds S] [--seconds S] [--skip-simulated] [--skip-real] [--samples FILE]
 
 Simulated: the fleet of `overload.py` at 0.9 of the capacity; what the scheduler's and the simulator's own code has
 allocated (tracemalloc), without the columns that the simulator keeps of every frame. Latencies are assumed. Real: four
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
 import linecache
 import os
 import random
@@ -94,12 +95,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="of the real service")
     parser.add_argument("--skip-simulated", action="store_true")
     parser.add_argument("--skip-real", action="store_true")
+    parser.add_argument("--samples", type=Path, help="a file for the samples of the real service, as JSON")
     options = parser.parse_args()
     are_flat = []
     if not options.skip_simulated:
         are_flat.append(told("scheduler, simulated", simulated(options.simulated_seconds)))
     if not options.skip_real:
-        are_flat += [told(name, samples) for name, samples in real(options.seconds).items()]
+        held = real(options.seconds)
+        are_flat += [told(name, samples) for name, samples in held.items()]
+        if options.samples:
+            options.samples.write_text(json.dumps(held))
     return 0 if all(are_flat) else 1
 
 

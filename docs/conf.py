@@ -1,29 +1,24 @@
 """How `make docs` builds this folder into a site.
 
 Sphinx with furo and MyST, not mkdocs-material: looked up in November 2026, mkdocs 1.6.1 has had no release for two
-years, mkdocs-material calls itself inactive and ends in May 2027, and its successor Zensical is a beta whose newest
-releases want a package that our index does not have. Sphinx is kept well, fails on broken links and anchors, reads
+years, mkdocs-material calls itself inactive and ends in May 2027, and its successor Zensical is a beta that could not
+be installed. Sphinx is kept well, fails on broken links and anchors, reads
 docstrings by itself, and its search works from a folder, without a server. The pages stay plain Markdown.
 """
 
 from __future__ import annotations
 
 from importlib import metadata
-from importlib.util import find_spec
 
 project = "Framelane"
 author = "the Framelane authors"
 version = release = metadata.version("framelane")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-# Pages of packages that a checkout may not have yet.
-PAGES_OF_PACKAGES = {"api/framelane.md": "framelane", "api/streams.md": "serve_app.streams"}
-exclude_patterns = ["site", *(page for page, package in PAGES_OF_PACKAGES.items() if find_spec(package) is None)]
+exclude_patterns = ["site"]
 # Every heading down to the third level can be linked to, as on code hosts.
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
-# The navigation may name a page that is not written yet. A page that no navigation names is an error all the same.
-suppress_warnings = ["toc.not_readable", "toc.excluded"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
