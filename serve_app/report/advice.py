@@ -134,7 +134,7 @@ def _plan_of(figures: LogFigures) -> Plan | None:
         canvases[place.model][place.canvas] += count
     if not frames:
         return None
-    most = max((size for _, _, size in figures.batches), default=1)
+    most = max((1, *(size for _, _, size in figures.batches)))  # records of refused frames say 0
     batches = tuple(size for size in (1, 2, 4, 8, 16, 32, 64) if size <= most)
     models = [model for model, _ in frames.most_common()]
     buckets = tuple(

@@ -22,7 +22,7 @@ FLEET = "seconds: 2\nfleet: [{count: 4, size: [480, 640], fps: 5, critical_share
 RECORD = {"camera": "gate", "source_hw": [480, 640], "canvas_hw": [480, 640], "priority": "normal", "slo_s": 1.0}
 # These would run this very test, install torch, or take minutes; their recipes are checked instead.
 OF_OTHER_EXTRAS = ("framelane export", "framelane build", "pip install")
-NOT_RUN_HERE = ("make test", "make recall", "make bench", "make bench-overload")
+NOT_RUN_HERE = ("make test", "make docs", "make recall", "make bench", "make bench-overload")
 
 
 def commands_of(block):

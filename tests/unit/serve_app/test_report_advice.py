@@ -116,3 +116,12 @@ def test_the_most_frequent_sizes_count(tmp_path):
 
     assert (advice.num_sizes, advice.num_left_out) == (MAX_SIZES, 7)
     assert advice.drift is not None
+
+
+def test_a_log_without_batches_is_read_as_single_frames(tmp_path):
+    """Records of another tool, or of an older version, may not say how many went together."""
+    lines = [record(at_s=100.0 + n, batch_size=0) for n in range(4)]
+    advice = advise(figures_of(tmp_path, *lines), None, LATENCY, strides_px={})
+
+    assert advice.drift is not None
+    assert advice.misfits == ()
