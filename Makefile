@@ -11,7 +11,7 @@
 #   make test-cluster      several nodes and routers, durable frames over restarts, limits of memory
 #   make test-page         the live page in headless Chromium
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
-#   make docs      the documentation as a site, in out/site
+#   make docs      the documentation as a site, in out/site          make test-docs   its shell and Python blocks
 #   make test-wheel        what a newcomer meets: the built wheel in an environment of its own, no checkout
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
@@ -23,7 +23,7 @@ FUZZ_SECONDS ?= 60
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-page test-wheel test-chaos recall recall-4k soak fuzz docs reference clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-page test-wheel test-chaos recall recall-4k soak fuzz docs test-docs reference clean
 
 help: ## Show the targets
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -74,10 +74,13 @@ demo: $(VENV)/run.stamp ## Serve five cameras of different sizes on this CPU
 	$(VENV)/bin/framelane demo
 
 test: $(VENV)/dev.stamp ## Unit and integration tests
-	$(VENV)/bin/python -m pytest -m 'not cluster' tests/unit tests/integration
+	$(VENV)/bin/python -m pytest -m 'not cluster and not docs' tests/unit tests/integration
 
 test-cluster: $(VENV)/dev.stamp ## Several nodes and routers, restarts with durable frames, real limits of memory
 	$(VENV)/bin/python -m pytest -m cluster tests/integration
+
+test-docs: $(VENV)/dev.stamp ## Every shell and Python block of docs/
+	$(VENV)/bin/python -m pytest -m docs tests/integration
 
 check: $(VENV)/dev.stamp ## Lint, formatting, types
 	$(VENV)/bin/ruff check .

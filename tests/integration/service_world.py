@@ -18,6 +18,7 @@ from ray._private.internal_api import memory_summary
 from serve_app.app_name import APP_NAME
 
 SETTLED_S = 15.0
+SMALLEST_FRAME_BYTES = 2_000_000
 
 
 class Service:
@@ -54,19 +55,20 @@ class Service:
         assert Counter(record["outcome"] for record in records) == status.outcomes
 
 
-def store_usage_when_settled():
-    """The object store's usage once references were counted down; frames are megabytes, Serve's own objects are not."""
+def frames_in_store():
+    """Frames that anybody holds in the object store, when references have been counted down: their ids.
+
+    Serve's own objects there are smaller than our frames.
+    """
     give_up_s = time.monotonic() + SETTLED_S
     address = ray.get_runtime_context().gcs_address
     while True:
         gc.collect()
-        # "Plasma memory usage 0 MiB, 2 objects, 0.0% full, …"
-        line = next(
-            line for line in memory_summary(address, stats_only=True).splitlines() if "Plasma memory usage" in line
-        )
-        usage = line.partition("usage ")[2].partition(",")[0]
-        if usage == "0 MiB" or time.monotonic() > give_up_s:
-            return usage
+        rows = [line.split("|") for line in memory_summary(address).splitlines()]
+        sizes = {row[8].strip(): row[6].strip() for row in rows if len(row) == 9}
+        held = {ref for ref, size in sizes.items() if size.endswith(" B") and float(size[:-2]) > SMALLEST_FRAME_BYTES}
+        if not held or time.monotonic() > give_up_s:
+            return held
         time.sleep(0.1)
 
 

@@ -9,12 +9,20 @@ from pathlib import Path
 import pytest
 from docs_world import DocsWorld, PagePython
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs" / "site"))
 
 from code_blocks import blocks_of  # noqa: E402 (it is a script's module, in no package)
 
-PAGES = {path: list(blocks_of(path.read_text(encoding="utf-8"))) for path in sorted((ROOT / "docs").rglob("*.md"))}
+# Whose tests also look at what the blocks print.
+TESTED_ELSEWHERE = {"http.md": "test_http_docs.py", "python.md": "test_docs_python.py"}
+PAGES = {
+    path: list(blocks_of(path.read_text(encoding="utf-8")))
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+    if path.name not in TESTED_ELSEWHERE
+}
 STARTS_ITS_OWN = re.compile(r"^framelane up\b", re.MULTILINE)
 USES_ONE = re.compile(
     r"Client\.connect|serve_app\.streams|^framelane (?:status|stream|spool|update)\b|localhost|127\.0\.0\.1",

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import cv2
+import pytest
 
 from framelane_inspection.scenes import draw_scene
+
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(900)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -15,6 +15,8 @@ from service_world import Command, free_port
 
 from framelane_inspection.scenes import draw_scene
 
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(900)]
+
 PAGE = Path(__file__).parents[2] / "docs" / "http.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLAN = (

@@ -15,6 +15,8 @@ import pytest
 from framelane_inspection.scenes import draw_scene
 from serve_app.config import model_path
 
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(900)]
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLAN = 'models: {full: "bundled:inspection-light"}\nbuckets: {small: {canvases: [[480, 640]]}}\nslo_s: {critical: 60}\n'

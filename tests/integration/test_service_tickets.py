@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import ray
-from service_world import store_usage_when_settled
+from service_world import frames_in_store
 
 from framelane_inspection.scenes import draw_scene
 from serve_app.client import MissedResults
@@ -183,7 +183,7 @@ def test_the_object_store_is_empty_after_tickets_and_tiles(service):
     with pytest.raises(FrameRejectedError):
         service.client.submit(image_hwc, camera="strict-store")
     ended(service, tickets)
-    assert store_usage_when_settled() == "0 MiB"
+    assert frames_in_store() == set()
 
 
 def test_cancelling_a_frame_in_tiles_leaves_nothing(service):
@@ -204,7 +204,7 @@ def test_cancelling_a_frame_in_tiles_leaves_nothing(service):
     assert cancelled
     assert all(cancelled)
     assert {result.outcome for result in answered} == {Outcome.FINISHED}
-    assert store_usage_when_settled() == "0 MiB"
+    assert frames_in_store() == set()
     service.assert_conserved()
     outcomes = [record["outcome"] for record in service.records_of("tile-cancel")]
     assert outcomes.count("finished") >= len(answered)

@@ -14,6 +14,8 @@ from camera_server import CameraServer
 
 from framelane_inspection.scenes import draw_scene
 
+pytestmark = pytest.mark.cluster
+
 PLAN = """\
 models: {light: "bundled:inspection-light"}
 buckets:
