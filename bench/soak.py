@@ -4,7 +4,8 @@ Usage: python bench/soak.py [--simulated-seconds S] [--seconds S] [--skip-simula
 
 Simulated: the fleet of `overload.py` at 0.9 of the capacity; what the scheduler's and the simulator's own code has
 allocated (tracemalloc), without the columns that the simulator keeps of every frame. Latencies are assumed. Real: four
-cameras and the light bundled model; the anonymous memory of router, replicas and this client, and the object store.
+cameras and the light bundled model, after 20,000 tiny frames in which caches and arenas of the processes grow to their
+size; the anonymous memory of router, replicas and this client, and the object store.
 
 Prints mean and slope in MiB an hour, with its standard error, after a warm-up of a quarter. A slope is flat if it is
 below 2 % of the mean an hour, or within twice its error. Exit status 1: something grows, over 400 s or more.
@@ -65,6 +66,10 @@ STRIDE_PX = 32
 NUM_IN_FLIGHT = 6
 CRITICAL_EVERY = 7
 SAMPLE_S = 2.0
+# Ray's processes and the allocator settle within so many calls, whatever their frames' size: an hour of a slow camera.
+TINY_HW = (64, 64)
+NUM_SETTLING = 20_000
+NUM_SETTLING_IN_FLIGHT = 24
 STORE = "object store"
 
 Samples = Sequence[tuple[float, float]]
@@ -174,7 +179,7 @@ def allocated_bytes() -> float:
 
 def real(seconds: float) -> Mapping[str, Samples]:
     """Bytes by second: of the router, each replica, this client, and in the object store."""
-    plan = native_plan(DEFAULT_MODEL, SIZES_HW, STRIDE_PX)
+    plan = native_plan(DEFAULT_MODEL, (*SIZES_HW, TINY_HW), STRIDE_PX)
     samples: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     with local_service(plan) as client:
         num_frames = asyncio.run(_soaked(client, seconds, samples))
@@ -183,6 +188,7 @@ def real(seconds: float) -> Mapping[str, Samples]:
 
 
 async def _soaked(client: Client, seconds: float, samples: defaultdict[str, list[tuple[float, float]]]) -> int:
+    await _settled(client)
     images = [draw_scene(size_hw, seed).image_hwc for seed, size_hw in enumerate(SIZES_HW)]
     end_s = time.monotonic() + seconds
     num_frames = 0
@@ -207,6 +213,17 @@ async def _soaked(client: Client, seconds: float, samples: defaultdict[str, list
 
     await asyncio.gather(watch(), *(worker() for _ in range(NUM_IN_FLIGHT)))
     return num_frames
+
+
+async def _settled(client: Client) -> None:
+    """Send the frames after which memory is looked at."""
+    image_hwc, numbers = np.zeros((*TINY_HW, 3), np.uint8), iter(range(NUM_SETTLING))
+
+    async def worker() -> None:
+        for number in numbers:
+            await client.submit_async(image_hwc, camera=f"camera-{number % len(SIZES_HW)}", slo_s=60.0)
+
+    await asyncio.gather(*(worker() for _ in range(NUM_SETTLING_IN_FLIGHT)))
 
 
 def _held(session: str, address: str) -> Mapping[str, float]:

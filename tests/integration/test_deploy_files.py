@@ -36,7 +36,7 @@ def ray_service():
 @pytest.fixture
 def our_environment(monkeypatch):
     """What Ray's processes read, as `framelane up` sets it for a Ray of its own."""
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
+    for name in [name for name in os.environ if name.startswith(("RAY_", "MALLOC_"))]:
         monkeypatch.delenv(name)
     before = dict(os.environ)
     monkeypatch.setattr(os, "environ", dict(before))
