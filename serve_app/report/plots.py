@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serve_app.errors import FramelaneError
+from serve_app.plot_file import save_plot, without_formulas
 from serve_app.report import words
 from serve_app.report.frame_groups import GroupKey
 from serve_app.report.frame_line import STAGES
@@ -30,7 +30,6 @@ STAGE_COLOURS = (GOLD, PINK, SKY, BLUE, GREEN)
 END_COLOURS = (BLUE, GOLD, SKY, ORANGE, PINK, GREY, DARK, RED)
 VERDICT_COLOURS = (BLUE, GREEN, GOLD, ORANGE, GREY)
 RUNG_COLOURS = (BLUE, SKY, GOLD, ORANGE)
-DPI = 130
 MAX_BARS = 16
 # The left end of a logarithmic axis, which has no 0.
 LEAST_S = 1e-4
@@ -62,33 +61,7 @@ def save_plots(folder: Path, figures: LogFigures) -> tuple[Path, ...]:
         longest = max(clocks, key=lambda clock: clock.num_frames)
         several = f"router {words.name(longest.router)} alone" if len(clocks) > 1 else ""
         draws.append(("course.png", (9.0, 7.6), lambda figure: _draw_course(figure, longest, several)))
-    return tuple(_save(folder / name, size_in, label, draw) for name, size_in, draw in draws)
-
-
-def _save(path: Path, size_in: tuple[float, float], label: str, draw: Callable[[Figure], None]) -> Path:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as err:
-        raise FramelaneError(
-            "plots: got no matplotlib, which draws them; install it with: pip install 'framelane[plots]'"
-        ) from err
-    # Not through pyplot: it would choose a backend and keep the figure for the whole process.
-    figure = Figure(figsize=size_in, layout="constrained")
-    FigureCanvasAgg(figure)
-    draw(figure)
-    figure.supxlabel(_plain(label), fontsize=7.5, color="#555555", x=0.01, ha="left", wrap=True)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI, format="png")
-    except OSError as err:
-        raise FramelaneError(f"plot {path}: cannot be written ({err.strerror}); choose another folder") from err
-    return path
-
-
-def _plain(text: str) -> str:
-    """A text in which matplotlib sees no formula."""
-    return text.replace("$", r"\$")
+    return tuple(save_plot(folder / name, size_in, label, draw) for name, size_in, draw in draws)
 
 
 def _draw_latency(figure: Figure, figures: LogFigures) -> None:
@@ -195,7 +168,7 @@ def _bars(axes: Axes, counts: Mapping[str, int], colour: str) -> None:
 
 
 def _label(axes: Axes, title: str, across: str, up: str) -> None:
-    axes.set_title(_plain(title), loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(without_formulas(title), loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.grid(visible=True, color="#dddddd", lw=0.6)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serve_app.errors import FramelaneError
+from serve_app.plot_file import save_plot
 from serve_app.simulation.simulation_report import CLASSES, ClassFigures, SimulationReport
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 # Colours that colour-blind people tell apart (Okabe & Ito 2008).
 COLOURS = {"critical": "#D55E00", "normal": "#0072B2", "deferred": "#009E73", "all": "#444444"}
 POOL_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-DPI = 130
 # More deadlines of one class would be a fence, not marks.
 MAX_DEADLINES = 4
 
@@ -39,36 +38,15 @@ def save_plots(folder: Path, reports: Sequence[SimulationReport], label: str) ->
     """
     one = reports[0]
     if len(reports) > 1:
-        return (_save(folder / "sweep.png", (11.0, 4.6), label, lambda figure: _draw_sweep(figure, reports)),)
+        return (save_plot(folder / "sweep.png", (11.0, 4.6), label, lambda figure: _draw_sweep(figure, reports)),)
     files: tuple[Path, ...] = (
-        _save(folder / "latency.png", (9.0, 5.0), label, lambda figure: _draw_latencies(figure, one)),
-        _save(folder / "queue.png", (9.0, 4.4), label, lambda figure: _draw_queue(figure, one)),
-        _save(folder / "batches.png", (9.0, 4.4), label, lambda figure: _draw_batches(figure, one)),
+        save_plot(folder / "latency.png", (9.0, 5.0), label, lambda figure: _draw_latencies(figure, one)),
+        save_plot(folder / "queue.png", (9.0, 4.4), label, lambda figure: _draw_queue(figure, one)),
+        save_plot(folder / "batches.png", (9.0, 4.4), label, lambda figure: _draw_batches(figure, one)),
     )
     if any(pool.scaling is not None for pool in one.pools):
-        files += (_save(folder / "replicas.png", (9.0, 4.4), label, lambda figure: _draw_replicas(figure, one)),)
+        files += (save_plot(folder / "replicas.png", (9.0, 4.4), label, lambda figure: _draw_replicas(figure, one)),)
     return files
-
-
-def _save(path: Path, size_in: tuple[float, float], label: str, draw: Callable[[Figure], None]) -> Path:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as err:
-        raise FramelaneError(
-            "plots: got no matplotlib, which draws them; install it with: pip install 'framelane[plots]'"
-        ) from err
-    # Not through pyplot: it would choose a backend and keep the figure for the whole process.
-    figure = Figure(figsize=size_in, layout="constrained")
-    FigureCanvasAgg(figure)
-    draw(figure)
-    figure.supxlabel(label, fontsize=7.5, color="#555555", x=0.01, ha="left", wrap=True)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI, format="png")
-    except OSError as err:
-        raise FramelaneError(f"plot {path}: cannot be written ({err.strerror}); choose another folder") from err
-    return path
 
 
 def _draw_latencies(figure: Figure, report: SimulationReport) -> None:
