@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from serve_app.plan_schema import SECTIONS, HttpSection, PlanFile, PoolSection, 
 from serve_app.spool_rules import SpoolRules
 
 # Models that travel with the package are named like this in a plan.
+# What an address may hold before its host: a user and a password.
+USER_IN_ADDRESS = re.compile(r"//[^\s'\"]*@")
 BUNDLED_PREFIX = "bundled:"
 DEFAULT_MODEL = "bundled:inspection-full"
 
@@ -65,7 +68,8 @@ def load_plan(path: Path) -> Plan:
             f"plan {path}: {(err.strerror or str(err)).lower()}; give the path of a plan YAML"
         ) from err
     except (yaml.YAMLError, ValueError) as err:  # `ValueError`: not UTF-8, or a date that does not exist
-        raise InvalidPlanError(f"plan {path}: is no YAML ({' '.join(str(err).split())[:200]})") from err
+        reason = USER_IN_ADDRESS.sub("//***@", " ".join(str(err).split()))  # it quotes the line
+        raise InvalidPlanError(f"plan {path}: is no YAML ({reason[:200]})") from None
     if not isinstance(content, dict):
         raise InvalidPlanError(f"plan {path}: got {type(content).__name__}, allowed is a mapping; see docs/plan.md")
     try:

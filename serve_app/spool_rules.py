@@ -9,6 +9,7 @@ from serve_app.errors import InvalidPlanError
 
 # Two hundred thousand VGA frames as PNG: a night of a hundred cameras that send one a minute.
 DEFAULT_MAX_BYTES = 64 * 1024**3
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,5 +37,10 @@ class SpoolRules:
     def __post_init__(self) -> None:
         if self.folder is not None and self.redis is not None:
             raise InvalidPlanError(
-                f"spool: got folder {self.folder} and redis {self.redis}, allowed is one: frames lie in one place"
+                f"spool: got folder {self.folder} and a redis, allowed is one: frames lie in one place"
+            )
+        if self.redis is not None and not self.redis.startswith(REDIS_SCHEMES):
+            raise InvalidPlanError(
+                "spool: redis: got an address of another kind (not shown: it may hold a password), allowed is one that "
+                f"begins with {', '.join(REDIS_SCHEMES)}, such as redis://10.0.0.5:6379/0"
             )

@@ -589,8 +589,25 @@ def test_a_durable_camera_keeps_all_its_frames(plan_file):
         ),
         ("memory: {high: 0.95}", "memory: got high 0.95, critical 0.92, shed 0.97; allowed are shares that grow"),
         ("spool: {folder: a, redis: 'redis://host'}", "allowed is one: frames lie in one place"),
+        ("spool: {redis: 'host:6379'}", "spool: redis: got an address of another kind"),
     ],
 )
 def test_a_cluster_that_cannot_be_is_refused(plan_file, added, expected):
     """What contradicts itself is named with the cure."""
     assert expected in refusal(plan_file(f"{GROWING}\n{added}\n"))
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "spool: {redis: 'redis://me:hidden@host'",
+        "spool: {redis: 'me:hidden@host'}",
+        "spool: {folder: a, redis: 'redis://me:hidden@h'}",
+    ],
+    ids=["no YAML", "another kind", "two places"],
+)
+def test_no_error_shows_the_password_of_redis(plan_file, added):
+    """Errors go to logs and tickets."""
+    told = refusal(plan_file(f"{GROWING}\n{added}\n"))
+    assert "redis" in told
+    assert "hidden" not in told
