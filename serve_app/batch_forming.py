@@ -134,9 +134,11 @@ class BatchForming:
             pool.others_served_s = now_s
         pool.sent_s += route.piece_s * len(taken)
         run_s = self._latency.predict_s(route.model, route.canvas, len(taken))
-        batch = Batch(
-            next(self._batch_ids), pool.name, place.replica.name, route.bucket, route.model, route.canvas, urgent,
-            run_s, tuple([new_tuple(Piece, (waiting.frame, waiting.route, index)) for waiting, index in taken]),
+        pieces = tuple([new_tuple(Piece, (waiting.frame, waiting.route, index)) for waiting, index in taken])
+        batch = new_tuple(
+            Batch,
+            (next(self._batch_ids), pool.name, place.replica.name, route.bucket, route.model, route.canvas, urgent,
+             run_s, pieces),
         )  # fmt: skip
         pool.credits.sent(batch.batch_id, place, run_s, urgent=urgent)
         if lane.key.lane_class is DEFERRED and pool.is_long(taken[0][0]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from serve_app.batching import Batch
@@ -11,10 +12,17 @@ from serve_app.verdicts import Verdict
 
 
 class Arrival(NamedTuple):
-    """What became of a frame that arrived: its verdict, and the older frame whose place it took."""
+    """What became of a frame that arrived.
+
+    Attributes:
+        verdict: of admission.
+        superseded: the older frame whose place it took.
+        decide_by_s: when `decide` is due because of it: later than its arrival where nothing can be sent sooner.
+    """
 
     verdict: Verdict
     superseded: Frame | None = None
+    decide_by_s: float = -math.inf
 
 
 class Expired(NamedTuple):

@@ -188,11 +188,10 @@ class PoolQueue:
 
     def wait_at_most_s(self, now_s: float) -> float:
         """How long a noncritical frame would wait behind all that is here: more than it is predicted to, but cheap."""
-        ahead_s = self.credits.staged_others_s + self.backlog.others_s
-        wait_s = self.wait_for_critical_s(now_s)
-        if ahead_s > 0:
-            wait_s += ahead_s / (self.credits.num_devices or 1)
-        return wait_s / self._share_of_others
+        replicas, backlog = self.credits, self.backlog
+        ahead_s = replicas.running_s(now_s) + replicas.staged_urgent_s + backlog.critical_s
+        ahead_s += replicas.staged_others_s + backlog.others_s
+        return ahead_s / (replicas.num_devices or 1) / self._share_of_others if ahead_s > 0 else 0.0
 
     def wait_if_degraded_s(self, now_s: float) -> float:
         """How long a noncritical frame would wait if all that waits took its cheapest route."""

@@ -215,7 +215,11 @@ class ReplicaCredits:
         heap = self._stageable
         while heap:
             free_s, _, version, replica = heap[0]
-            if replica.version == version and replica.num_others < min(per_replica, replica.max_others):
+            if (
+                replica.version == version
+                and replica.num_others < per_replica
+                and replica.num_others < replica.max_others
+            ):
                 there_s = now_s + before_s
                 return new_tuple(Place, (replica, max(there_s, free_s, replica.free_for_other_s), there_s))
             heapq.heappop(heap)
@@ -348,7 +352,7 @@ class ReplicaCredits:
                 self._running_end_sum_s = self.staged_urgent_s = self.staged_others_s = 0.0
         elif replica.ready:
             order, version = next(self._order), replica.version
-            if replica.num_others < min(self.per_replica, replica.max_others):
+            if replica.num_others < self.per_replica and replica.num_others < replica.max_others:
                 heappush(self._stageable, (replica.free_s + replica.staged_s, order, version, replica))
             held = replica.held
             if len(held) == 1 or not held[1].urgent:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from serve_app.admission import ADMITTED, Admission
+from serve_app.admission import Admission
 from serve_app.batch_forming import BatchForming
 from serve_app.batching import Batch
 from serve_app.decisions import NOTHING, Arrival, Decisions, Expired
@@ -22,7 +22,7 @@ from serve_app.plan import Keep, Plan
 from serve_app.pool_load import PoolLoad
 from serve_app.pool_queue import PRESSURE_INTERVAL_S, PoolQueue
 from serve_app.pressure import Pressure
-from serve_app.replica_credits import SchedulerStateError
+from serve_app.replica_credits import SchedulerStateError, new_tuple
 from serve_app.routes import RouteTable
 from serve_app.running_batches import RunningBatches
 from serve_app.verdicts import VerdictKind
@@ -32,8 +32,6 @@ from serve_app.waiting_room import WaitingRoom
 CRITICAL_PRIORITY, KEEP_LATEST, REJECT = Priority.CRITICAL, Keep.LATEST, VerdictKind.REJECT
 # How often routes are worked out anew from the latencies.
 ROUTES_REFRESH_S = 1.0
-# What most frames get.
-ADMITTED_ARRIVAL = Arrival(ADMITTED)
 NO_IDS: frozenset[str] = frozenset()
 
 
@@ -90,7 +88,8 @@ class Scheduler:
 
     def next_wake_s(self) -> float | None:
         """When `decide` is due at the latest: a frame expires, a batch is overdue or has waited for company."""
-        wake_s = min(self._room.next_look_s(), self._batches.next_check_s())
+        wake_s, check_s = self._room.next_look_s(), self._batches.next_check_s()
+        wake_s = min(wake_s, check_s)
         for pool in self._pools.values():
             wake_s = min(wake_s, pool.hold_until_s)
         return None if wake_s == math.inf else wake_s
@@ -129,10 +128,13 @@ class Scheduler:
         if frame.priority is CRITICAL_PRIORITY:
             route = routes[index]
             self._pools[route.pool].critical_came(route.work_s, now_s)
-        room.enqueue(waiting, range(waiting.route.num_pieces), now_s, is_new=True)
-        if older is not None:
-            return Arrival(verdict, older.frame)
-        return ADMITTED_ARRIVAL if verdict is ADMITTED else Arrival(verdict)
+        route = waiting.route
+        look_s = room.enqueue(waiting, range(route.num_pieces), now_s, is_new=True)
+        pool = self._pools[route.pool]
+        decide_by_s = now_s
+        if pool.held_lane is not None:
+            decide_by_s = min(pool.hold_until_s, look_s)
+        return new_tuple(Arrival, (verdict, None if older is None else older.frame, decide_by_s))
 
     def cancelled(self, frame_id: str) -> bool:
         """Take a frame out of which pieces wait; False if none does (any more): then its batch runs on."""

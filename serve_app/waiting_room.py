@@ -71,9 +71,12 @@ class WaitingRoom:
     def next_look_s(self) -> float:
         """When to look at a frame next; infinity: never."""
         expiry = self.expiry
-        while expiry and expiry[0][3].epoch != expiry[0][2]:
+        while expiry:
+            look_s, _, epoch, waiting = expiry[0]
+            if waiting.epoch == epoch:
+                return look_s
             heappop(expiry)
-        return expiry[0][0] if expiry else math.inf
+        return math.inf
 
     def has_room(self, frame: Frame) -> bool:
         """Whether there is room for a frame of any priority: the answer for nearly all of them, and quickly."""
@@ -99,8 +102,8 @@ class WaitingRoom:
             return None
         return Verdict(VerdictKind.REJECT, reason, retry_after_s=self._slo_s[frame.priority], cause=cause)
 
-    def enqueue(self, waiting: Waiting, pieces: Sequence[int], now_s: float, *, is_new: bool) -> None:
-        """Put pieces into the lane of the frame's route."""
+    def enqueue(self, waiting: Waiting, pieces: Sequence[int], now_s: float, *, is_new: bool) -> float:
+        """Put pieces into the lane of the frame's route; returns when to look whether they wait too long."""
         frame, route = waiting.frame, waiting.route
         pool = self._pools[route.pool]
         if waiting.num_waiting:
@@ -119,6 +122,7 @@ class WaitingRoom:
             # In place: `expire` may be going through it.
             self.expiry[:] = [entry for entry in self.expiry if entry[3].epoch == entry[2]]
             heapify(self.expiry)
+        return look_s
 
     def take_out(self, waiting: Waiting) -> None:
         """A frame leaves for good; what runs of it is answered to nobody."""

@@ -244,16 +244,23 @@ class Simulation:
             self._ends(frame, Outcome.REJECTED, now_s)
         elif arrival.superseded is not None:
             self._ends(arrival.superseded, Outcome.SUPERSEDED, now_s)
-        self._notices(now_s)
+        decide_by_s = arrival.decide_by_s
+        if decide_by_s <= now_s:
+            self._notices(now_s)
+        elif decide_by_s < self._wake_s:
+            self._wakes_at(decide_by_s)
 
     def _notices(self, now_s: float) -> None:
         """Something has happened: decide, now or at the end of the tick."""
         tick_s = self._calls.tick_s
         if not tick_s:
             self._decide(now_s)
-            return
-        self._wake_s = min(self._wake_s, (now_s // tick_s + 1) * tick_s)
-        self._next_s = min(self._wake_s, self._heap[0][0]) if self._heap else self._wake_s
+        else:
+            self._wakes_at(min(self._wake_s, (now_s // tick_s + 1) * tick_s))
+
+    def _wakes_at(self, wake_s: float) -> None:
+        self._wake_s = wake_s
+        self._next_s = min(wake_s, self._heap[0][0]) if self._heap else wake_s
 
     def _decide(self, now_s: float) -> None:
         """After each event: decide, act, and note when to come back."""

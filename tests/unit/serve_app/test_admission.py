@@ -27,7 +27,6 @@ from serve_app.admission import (
     MIN_RETRY_S,
     TOO_SHORT,
 )
-from serve_app.decisions import Arrival
 from serve_app.frames import Frame, Priority
 from serve_app.memory_level import MemoryLevel, MemoryMarks
 from serve_app.plan import Scheduling
@@ -71,7 +70,8 @@ def test_a_frame_with_time_is_admitted(priority):
     """At its own size, by its own model."""
     scheduler = ladder_scheduler(near=1)
 
-    assert scheduler.arrived(sample_frame("a", priority=priority)) == Arrival(ADMITTED, superseded=None)
+    arrival = scheduler.arrived(sample_frame("a", priority=priority))
+    assert (arrival.verdict, arrival.superseded) == (ADMITTED, None)
     assert ADMITTED.kind is ADMIT
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from serve_samples import HD, PORTRAIT, RULES, UHD, VGA, ladder_plan, sample_fra
 
 from engines.spec import CanvasShape
 from serve_app.batching import Batch
-from serve_app.decisions import Decisions
+from serve_app.decisions import NOTHING, Decisions
 from serve_app.frames import Frame, Priority
 from serve_app.lane_key import LaneClass
 from serve_app.memory_level import MemoryLevel
@@ -147,8 +148,22 @@ class SchedulerHistory(RuleBasedStateMachine):
         if decides:
             self.decide()
 
+    @rule(frame=ARRIVALS)
+    def a_frame_arrives_on_its_own(self, frame):
+        """Where its arrival says that a decision is due later, one now changes nothing, and the wake is known."""
+        self.decide()
+        wake_s = self.scheduler.next_wake_s() or math.inf
+        arrival = self.frame_arrives(*frame)
+        if arrival is None:
+            return
+        if arrival.decide_by_s > self.now_s:
+            assert self.scheduler.decide(self.now_s) == NOTHING
+            assert (self.scheduler.next_wake_s() or math.inf) >= min(wake_s, arrival.decide_by_s)
+        else:
+            self.decide()
+
     def frame_arrives(self, frame_id, camera, size_hw, priority, slo_s, num_bytes):
-        """A new frame, or an id that is here already."""
+        """A new frame, or an id that is here already; what came of it, if it was new."""
         frame = sample_frame(
             frame_id, arrived_s=self.now_s, deadline_s=self.now_s + slo_s, priority=priority, camera=camera,
             size_hw=size_hw, num_bytes=num_bytes,
@@ -156,7 +171,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         if frame_id in self.here:
             with pytest.raises(SchedulerStateError):
                 self.scheduler.arrived(frame)
-            return
+            return None
         key = (camera, priority)
         older = self.newest.get(key)
         arrival = self.scheduler.arrived(frame)
@@ -172,7 +187,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         if verdict.kind is VerdictKind.REJECT:
             assert arrival.superseded is None
             assert verdict.retry_after_s is None or verdict.retry_after_s > 0
-            return
+            return arrival
         assert (verdict.kind is VerdictKind.DEGRADE) == (verdict.rung > 0)
         assert camera != "firm-1" or verdict.rung == 0
         assert (arrival.superseded and arrival.superseded.frame_id) == older
@@ -182,6 +197,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         self.here[frame_id] = Here(frame)
         if camera in {"latest-1", "latest-2", "both-1"}:
             self.newest[key] = frame_id
+        return arrival
 
     def has_room_for(self, frame, older):
         """By the budgets: what is here, without the frame whose place it takes."""
