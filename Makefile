@@ -98,10 +98,10 @@ bench-scheduler: $(VENV)/run.stamp ## What a decision costs, the simulator's spe
 	$(VENV)/bin/python bench/simulator_speed.py
 	$(VENV)/bin/python bench/interleaved.py
 
-soak: $(VENV)/run.stamp ## Whether memory stays flat: two simulated hours, then ten real minutes
+soak: $(VENV)/run.stamp ## Whether memory stays flat: two simulated hours, then ten of twenty real minutes
 	$(VENV)/bin/python bench/soak.py
 
-bench-streams: $(VENV)/dev.stamp ## Eight cameras for three minutes: all accounted for, memory flat; VIDEO=any video
+bench-streams: $(VENV)/dev.stamp ## Eight cameras for ten minutes: all accounted for, memory flat; VIDEO=any video
 	$(VENV)/bin/python bench/streams.py $(VIDEO) --restart
 
 bench-routers: $(VENV)/run.stamp ## Throughput of one router and of two, where the router is the limit

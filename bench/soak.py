@@ -4,10 +4,11 @@ Usage: python bench/soak.py [--simulated-seconds S] [--seconds S] [--skip-simula
 
 Simulated: the fleet of `overload.py` at 0.9 of the capacity; what the scheduler's and the simulator's own code has
 allocated (tracemalloc), without the columns that the simulator keeps of every frame. Latencies are assumed. Real: four
-cameras and the light bundled model, after 20,000 tiny frames in which caches and arenas of the processes grow to their
+cameras and the light bundled model, after 60,000 tiny frames in which caches and arenas of the processes grow to their
 size; the anonymous memory of router, replicas and this client, and the object store.
 
-Prints mean and slope in MiB an hour, with its standard error, after a warm-up of a quarter. A slope is flat if it is
+Prints mean and slope in MiB an hour, with its standard error, after a warm-up: a quarter of the simulated time, half of
+the real one, in which heaps reach their largest size in steps of some MiB. A slope is flat if it is
 below 2 % of the mean an hour, or within twice its error. Exit status 1: something grows, over 400 s or more.
 """
 
@@ -36,7 +37,7 @@ from overload_trace import trace as overload_trace
 from plain_serve import session_name
 from prediction import trace_of
 from ray._private.internal_api import memory_summary
-from slope import Slope, slope_of
+from slope import WARM_UP_FRACTION, Slope, slope_of
 
 from framelane_inspection.scenes import draw_scene
 from serve_app.client import Client
@@ -55,6 +56,7 @@ FOLDER = Path(__file__).parent.parent
 MIB, HOUR_S = 2**20, 3600.0
 # Of the mean, an hour: doubled in two days at the soonest, which nobody would miss.
 FLAT_FRACTION_AN_HOUR = 0.02
+REAL_WARM_UP_FRACTION = 0.5
 NUM_SIMULATED_SAMPLES = 48
 # Caches and arenas of a process that has just started grow for minutes: a shorter run convicts nobody.
 LEAST_S = 400.0
@@ -69,7 +71,7 @@ CRITICAL_EVERY = 7
 SAMPLE_S = 2.0
 # Ray's processes and the allocator settle within so many calls, whatever their frames' size: an hour of a slow camera.
 TINY_HW = (64, 64)
-NUM_SETTLING = 20_000
+NUM_SETTLING = 60_000
 NUM_SETTLING_IN_FLIGHT = 24
 STORE = "object store"
 # Asking for it makes every process write down all its references: seldom, or it is that which is measured.
@@ -100,7 +102,7 @@ def main() -> int:
     """Print the slopes; 1 if any is not flat."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulated-seconds", type=float, default=2 * HOUR_S)
-    parser.add_argument("--seconds", type=float, default=600.0, help="of the real service")
+    parser.add_argument("--seconds", type=float, default=1200.0, help="of the real service, half of them warm-up")
     parser.add_argument("--skip-simulated", action="store_true")
     parser.add_argument("--skip-real", action="store_true")
     parser.add_argument("--samples", type=Path, help="a file for the samples of the real service, as JSON")
@@ -110,15 +112,15 @@ def main() -> int:
         are_flat.append(told("scheduler, simulated", simulated(options.simulated_seconds)))
     if not options.skip_real:
         held = real(options.seconds)
-        are_flat += [told(name, samples) for name, samples in held.items()]
+        are_flat += [told(name, samples, REAL_WARM_UP_FRACTION) for name, samples in held.items()]
         if options.samples:
             options.samples.write_text(json.dumps(held))
     return 0 if all(are_flat) else 1
 
 
-def told(name: str, samples: Samples) -> bool:
+def told(name: str, samples: Samples, warm_up_fraction: float = WARM_UP_FRACTION) -> bool:
     """Print one slope; whether it is flat."""
-    slope = slope_of(samples)
+    slope = slope_of(samples, warm_up_fraction)
     is_short = samples[-1][0] - samples[0][0] < LEAST_S
     is_flat = slope.is_flat(FLAT_FRACTION_AN_HOUR * slope.mean / HOUR_S)
     verdict = "flat" if is_flat else "too short to tell" if is_short else "GROWS"

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from engines.errors import EngineError
+from serve_app.allocator import share_arenas
 from serve_app.cli import (
     build,
     demo,
@@ -76,6 +77,7 @@ app.add_typer(spool.spool, name="spool")
 
 def main() -> None:
     """Run the command; what users can mend is told in one line, with exit status 1."""
+    share_arenas()
     try:
         app()
     except (FramelaneError, EngineError) as err:
