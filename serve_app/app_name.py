@@ -8,3 +8,5 @@ ENGINE_PREFIX = "engine-"
 # The application of HTTP callers, which is a client of the first one; and its deployment.
 HTTP_APP_NAME = "framelane-http"
 HTTP_NAME = "http"
+# What listens at the port of critical keys.
+CRITICAL_DOOR_NAME = "http-critical"

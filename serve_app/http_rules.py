@@ -18,6 +18,8 @@ DEFAULT_MAX_PARTS = 16
 # A camera's frame takes less than a second over any line that carries live pictures.
 DEFAULT_READ_TIMEOUT_S = 10.0
 DEFAULT_MAX_REQUESTS = 1000
+# A connection that asks nothing is closed after this.
+KEEP_ALIVE_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class HttpRules:
     Attributes:
         is_on: whether `framelane up` serves HTTP without being asked on the command line.
         port, host: where to listen.
+        critical_port: another port at that address, for keys that may send critical frames alone; None: there is none.
         num_replicas: how many processes decode and answer; each has its share of every key's rate.
         keys: file of the API keys; None: anybody may call.
         allow_anonymous: whether it may listen on other addresses than this machine's own without keys.
@@ -42,6 +45,7 @@ class HttpRules:
     is_on: bool = False
     port: int = DEFAULT_PORT
     host: str = DEFAULT_HOST
+    critical_port: int | None = None
     num_replicas: int = 1
     keys: str | None = None
     allow_anonymous: bool = False
@@ -58,6 +62,11 @@ class HttpRules:
             raise InvalidPlanError(
                 f"http.max_bodies_bytes: got {self.max_bodies_bytes}, allowed is at least max_body_bytes "
                 f"({self.max_body_bytes}): else no body of that size would ever have room"
+            )
+        if self.critical_port == self.port:
+            raise InvalidPlanError(
+                f"http.critical_port: got {self.port}, which is http.port too; allowed is another port: what comes "
+                "there passes by all that waits at this one"
             )
         if "*" in self.cors_origins:
             raise InvalidPlanError(

@@ -248,6 +248,9 @@ class HttpSection(Section):
     """Where HTTP listens."""
     host: Annotated[str, Field(min_length=1, max_length=253)] = _HTTP.host
     """The address on which HTTP listens; `0.0.0.0` is all of the machine's."""
+    critical_port: Port | None = None
+    """Another port, for keys that may send critical frames alone: a process of its own answers there, so that no crowd
+    at `port` stands before them. Without it: none."""
     replicas: NumRouters = _HTTP.num_replicas
     """Processes that decode and answer; each has its share of every key's rate."""
     keys: str | None = None

@@ -26,15 +26,13 @@ from serve_app.app_name import APP_NAME, HTTP_APP_NAME, ROUTER_NAME
 from serve_app.config import prepare_ray_environment, ray_address, state_folder
 from serve_app.engine_store import remove_store
 from serve_app.errors import ServiceUnavailableError
-from serve_app.http_rules import HttpRules
+from serve_app.http_rules import KEEP_ALIVE_S, HttpRules
 from serve_app.pool_trouble import telling_line
 
 SERVICE_FILE = "service.json"
 LOCK_FILE = "service.lock"
 # A Ray head that takes longer to accept a connection is of no use to cameras.
 CONNECT_TIMEOUT_S = 5.0
-# An HTTP connection that asks nothing is closed after this.
-KEEP_ALIVE_S = 30
 
 
 class ServiceState(str, Enum):

@@ -90,9 +90,15 @@ class Caller:
 class CallerBook:
     """All callers of one process, by key."""
 
-    def __init__(self, rules: Sequence[KeyRule] | None, clock_s: Callable[[], float]) -> None:
-        """Take the keys' rules; None: there are no keys, and anybody may do anything."""
+    def __init__(
+        self, rules: Sequence[KeyRule] | None, clock_s: Callable[[], float], *, only_critical: bool = False
+    ) -> None:
+        """Take the keys' rules; None: there are no keys, and anybody may do anything.
+
+        `only_critical`: keys that may not send critical frames are refused, whatever they ask for.
+        """
         self._clock_s = clock_s
+        self._only_critical = only_critical
         self._callers: dict[str, Caller] = {}
         self._anonymous = None if rules is not None else Caller(KeyRule(ANONYMOUS, "", may_be_critical=True), clock_s)
         self._rules: tuple[KeyRule, ...] = ()
@@ -111,6 +117,7 @@ class CallerBook:
 
         Raises:
             KeyMissingError: there is none, or nobody holds it.
+            NotAllowedError: this is the port of critical keys, and it is none.
         """
         if self._anonymous is not None:
             return self._anonymous
@@ -122,6 +129,11 @@ class CallerBook:
         found = [caller for sha256, caller in self._callers.items() if hmac.compare_digest(sha256, got)]
         if not found:
             raise KeyMissingError("key: got one that this service does not know; ask whoever runs it for another")
+        if self._only_critical and not found[0].may_be_critical:
+            raise NotAllowedError(
+                f"port: got key {found[0].name!r}, allowed here are keys that may send critical frames; use the "
+                "service's other port"
+            )
         return found[0]
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
+from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
 from serve_app import serve_config
 from serve_app.app import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, QUIET
-from serve_app.app_name import HTTP_APP_NAME, HTTP_NAME
+from serve_app.app_name import CRITICAL_DOOR_NAME, HTTP_APP_NAME, HTTP_NAME
 from serve_app.config import http_keys_path
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
+from serve_app.http.critical_door import CriticalDoor
 from serve_app.http.replica import HttpReplica
-from serve_app.http_rules import HttpRules
 from serve_app.key_file import load_keys
 from serve_app.placement import router_options
 from serve_app.plan import Plan
@@ -31,20 +32,26 @@ GRACEFUL_SHUTDOWN_S = 600.0
 
 def http_application(plan: Plan) -> Application:
     """The application of a plan whose `http` section says how to serve it."""
-    keys = http_keys_path(plan)
+    path = http_keys_path(plan)
+    keys = None if path is None else str(path)
+    options: dict[str, Any] = {
+        "logging_config": QUIET,
+        "graceful_shutdown_timeout_s": GRACEFUL_SHUTDOWN_S,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "health_check_period_s": HEALTH_PERIOD_S,
+        "health_check_timeout_s": HEALTH_TIMEOUT_S,
+    } | router_options()
+    door = None
+    if plan.http.critical_port is not None:
+        door = serve.deployment(name=CRITICAL_DOOR_NAME, **options)(CriticalDoor).bind(plan, keys)
     deployment = serve.deployment(
         name=HTTP_NAME,
         num_replicas=plan.http.num_replicas,
         max_ongoing_requests=plan.http.max_requests + SPARE_REQUESTS,
         max_queued_requests=MAX_QUEUED,
-        logging_config=QUIET,
-        graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
-        graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=HEALTH_PERIOD_S,
-        health_check_timeout_s=HEALTH_TIMEOUT_S,
-        **router_options(),
+        **options,
     )(serve.ingress()(HttpReplica))
-    return deployment.bind(plan, None if keys is None else str(keys))
+    return deployment.bind(plan, keys, door)
 
 
 def check_http(plan: Plan, *, is_here: bool) -> None:
@@ -63,7 +70,9 @@ def check_http(plan: Plan, *, is_here: bool) -> None:
     if is_here:  # on a cluster the file lies on its machines
         if keys is not None and not load_keys(keys):
             raise InvalidPlanError(f"keys {keys}: got none, so nobody could call; make one: framelane key NAME")
-        _check_port(plan.http)
+        _check_port(plan.http.host, plan.http.port, "port")
+        if plan.http.critical_port is not None:
+            _check_port(plan.http.host, plan.http.critical_port, "critical_port")
 
 
 def deploy_http(plan: Plan) -> None:
@@ -94,15 +103,15 @@ def _reason() -> str:
     return telling_line("\n".join(each.message for each in told.deployments.values())) if told else ""
 
 
-def _check_port(rules: HttpRules) -> None:
-    """Serve's proxy would try for ever to get a port that somebody has."""
-    family = socket.AF_INET6 if ":" in rules.host else socket.AF_INET
+def _check_port(host: str, port: int, name: str) -> None:
+    """Serve would try for ever to get a port that somebody has."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((rules.host, rules.port))
+            probe.bind((host, port))
         except OSError as err:
             raise ServiceUnavailableError(
-                f"http: {rules.host}:{rules.port} cannot be listened at ({(err.strerror or str(err)).lower()}); choose "
-                "another with --http-port, or http.port in the plan"
+                f"http: {host}:{port} cannot be listened at ({(err.strerror or str(err)).lower()}); choose another "
+                f"with --http-{name.replace('_', '-')}, or http.{name} in the plan"
             ) from err

@@ -1,4 +1,4 @@
-"""One process that answers HTTP: the application behind Serve's proxy, and the keys that it knows."""
+"""The processes that answer HTTP: the application, behind Serve's proxy, and the keys that it knows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import logging
 import time
 from pathlib import Path
 from typing import Any
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
 
 from serve_app.errors import InvalidPlanError
 from serve_app.http.app import HttpSettings, build_http_app
@@ -20,38 +23,65 @@ from serve_app.plan import Plan
 logger = logging.getLogger(__name__)
 
 
-class HttpReplica:
-    """What Serve starts; its death ends the requests that it has, and nothing else."""
+class HttpService:
+    """What answers at one port: the application, and the keys that it knows at the moment."""
 
-    def __init__(self, plan: Plan, keys: str | None) -> None:
-        """Take the plan that is served, and the file of keys, as it is named on this machine; None: anybody may call.
+    def __init__(self, plan: Plan, keys: str | None, *, only_critical: bool = False) -> None:
+        """Begin to know the keys; the routers are looked for when somebody calls.
+
+        Args:
+            plan: what is served.
+            keys: their file, as it is named on this machine; None: anybody may call.
+            only_critical: whether keys that may not send critical frames are refused.
 
         Raises:
             InvalidPlanError: the file cannot be read.
         """
         log_to_serve(plan.log_level.value)
         self._plan = plan
-        self._key_file = None if keys is None else KeyFile(Path(keys), plan.http.num_replicas)
+        num_sharing = 1 if only_critical else plan.http.num_replicas
+        self._key_file = None if keys is None else KeyFile(Path(keys), num_sharing)
         rules = None if self._key_file is None else self._key_file.read()
-        self._callers = CallerBook(rules, time.monotonic)
+        self._callers = CallerBook(rules, time.monotonic, only_critical=only_critical)
         self._gateway = ClientGateway(plan)
 
-    def __serve_build_asgi_app__(self) -> Any:
-        """The application that Serve calls for each request."""
+    def app(self) -> FastAPI:
+        """The application."""
         rules = self._plan.http
         return build_http_app(self._gateway, HttpSettings(limits_of(self._plan), self._callers, rules.cors_origins))
 
-    async def check_health(self) -> None:
-        """Serve asks this every few seconds: also the moment to see whether the keys have changed."""
+    def look_at_keys(self) -> None:
+        """Use the file of keys as it is now, if it has changed."""
         if self._key_file is not None:
             changed = self._key_file.changed()
             if changed is not None:
                 self._callers.replace(changed)
 
+    async def until_tickets_ended(self) -> None:
+        """Wait until the frames of all tickets that were given out here must have ended."""
+        await self._gateway.until_tickets_ended()
+
+
+class HttpReplica:
+    """What Serve starts behind its proxy; its death ends the requests that it has, and nothing else."""
+
+    def __init__(self, plan: Plan, keys: str | None, door: DeploymentHandle[Any] | None = None) -> None:
+        """See `HttpService`. `door`: of `CriticalDoor`; Serve starts what the application's first deployment names."""
+        self._service = HttpService(plan, keys)
+        self._door = door
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """The application that Serve calls for each request."""
+        return self._service.app()
+
+    async def check_health(self) -> None:
+        """Serve asks this every few seconds: also the moment to see whether the keys have changed."""
+        self._service.look_at_keys()
+
     async def __del__(self) -> None:
         """Serve calls this before it ends a process that no request waits for; tickets may wait for it still."""
-        if hasattr(self, "_gateway"):
-            await self._gateway.until_tickets_ended()
+        if hasattr(self, "_service"):
+            await self._service.until_tickets_ended()
 
 
 class KeyFile:

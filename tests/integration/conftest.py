@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from service_world import Command, Service, free_port
+from service_world import Command, Service, free_ports
 
 from engines.onnx_run import OnnxEngine
 from engines.spec import CanvasShape
@@ -35,6 +35,7 @@ def service(tmp_path_factory):
     """A service of four canvases with batches up to 4 and a ladder, which logs its frames; in the end it lost none."""
     folder = tmp_path_factory.mktemp("service")
     # On a CPU two frames take twice the time of one, to a hair: here a batch is worth it, whatever the warm-up's noise.
+    port, critical_port = free_ports(2)
     vga = {LatencyKey("light", CanvasShape(480, 640), n): Latency(run_s, 0.002, 10) for n, run_s in VGA_S.items()}
     save_table(folder / "latency.json", LatencyTable(device_name(Runtime.ONNX), Origin.MEASURED, vga))
     light = {name: {"canvases": [hw], "batches": BATCHES} for name, hw in CANVASES.items()}
@@ -49,14 +50,20 @@ def service(tmp_path_factory):
             "limits": {"max_frame_px": 4_000_000, "ticket_ttl_s": 600},
             "frame_log": "frames.jsonl",
             "latency": "latency.json",
-            "http": {"port": free_port(), "max_body_bytes": 4_000_000, "read_timeout_s": 3},
+            "http": {
+                "port": port,
+                "critical_port": critical_port,
+                "max_body_bytes": 4_000_000,
+                "read_timeout_s": 3,
+            },
         },
         folder,
     )
     # Ray exports metrics every ten seconds, for which no test wants to wait.
     os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 (Ray's own spelling)
     with local_service(plan, num_cpus=2, http=True) as client:
-        running = Service(client, folder / "frames.jsonl", f"http://127.0.0.1:{plan.http.port}")
+        urls = [f"http://127.0.0.1:{number}" for number in (port, critical_port)]
+        running = Service(client, folder / "frames.jsonl", *urls)
         yield running
         running.assert_conserved()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import socket
@@ -24,9 +25,10 @@ SMALLEST_FRAME_BYTES = 2_000_000
 class Service:
     """The running service with what tests look at."""
 
-    def __init__(self, client, log_path, http_url):
+    def __init__(self, client, log_path, http_url, critical_url):
         self.client = client
         self.http_url = http_url
+        self.critical_url = critical_url
         self.log_path = log_path
 
     def records(self):
@@ -74,9 +76,16 @@ def frames_in_store():
 
 def free_port():
     """A port that nobody listens at, just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
+
+
+def free_ports(count):
+    """So many different ones."""
+    with contextlib.ExitStack() as at_end:
+        probes = [at_end.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 class Command:

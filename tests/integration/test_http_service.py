@@ -15,7 +15,7 @@ import pytest
 import ray
 from ray import serve
 
-from serve_app.app_name import HTTP_APP_NAME
+from serve_app.app_name import CRITICAL_DOOR_NAME, HTTP_APP_NAME
 from serve_app.direct_calls import running_replicas
 
 AGAIN_S = 60.0
@@ -36,6 +36,17 @@ def png_of(image_hwc):
 def send(http, image_hwc, path="/v1/detect", **params):
     """One frame."""
     return http.post(path, content=png_of(image_hwc), headers={"content-type": "image/png"}, params=params)
+
+
+def served_again(http, image_hwc):
+    """Whether a frame is answered soon."""
+    give_up_s = time.monotonic() + AGAIN_S
+    while time.monotonic() < give_up_s:
+        with contextlib.suppress(httpx.HTTPError):
+            if send(http, image_hwc).status_code == 200:
+                return True
+        time.sleep(0.5)
+    return False
 
 
 def test_the_answer_is_the_client_librarys(service, http, scene_hwc):
@@ -124,6 +135,24 @@ def test_a_body_above_the_limit_is_refused_while_it_comes(http):
         assert http.post("/v1/detect", content=(b"x" * 100_000 for _ in range(400))).status_code == 413
 
 
+def test_the_port_of_critical_keys_is_served_by_a_process_of_its_own(service, scene_hwc):
+    """It answers while the other one is dead, and comes back when it is killed itself."""
+    door = asyncio.run(running_replicas(serve.get_deployment_handle(CRITICAL_DOOR_NAME, HTTP_APP_NAME), 30))
+    others = asyncio.run(running_replicas(serve.get_app_handle(HTTP_APP_NAME), 30))
+    assert len(door) == 1
+    with httpx.Client(base_url=service.critical_url, timeout=60) as critical:
+        ours = service.client.detect(scene_hwc, camera="http-critical").detections
+        for actor in others.values():
+            ray.kill(actor)
+        response = send(critical, scene_hwc, camera="http-critical", priority="critical")
+        assert (response.status_code, len(response.json()["detections"])) == (200, len(ours))
+        for actor in door.values():
+            ray.kill(actor)
+        assert served_again(critical, scene_hwc), "the port of critical keys did not come back"
+    with httpx.Client(base_url=service.http_url, timeout=60) as other:
+        assert served_again(other, scene_hwc), "HTTP did not come back"
+
+
 def test_the_death_of_http_harms_no_router(service, http, scene_hwc):
     """Frames of the library go on while HTTP starts anew, and are none fewer; then HTTP serves again."""
     replicas = asyncio.run(running_replicas(serve.get_app_handle(HTTP_APP_NAME), 30))
@@ -136,13 +165,4 @@ def test_the_death_of_http_harms_no_router(service, http, scene_hwc):
     after = service.client.status()
     assert [router.report.router for router in after.routers] == [router.report.router for router in before.routers]
     assert after.outcomes["finished"] >= before.outcomes["finished"] + 20
-    give_up_s = time.monotonic() + AGAIN_S
-    while True:
-        try:
-            response = send(http, scene_hwc)
-        except httpx.HTTPError:
-            response = None
-        if response is not None and response.status_code == 200:
-            return
-        assert time.monotonic() < give_up_s, "HTTP did not come back"
-        time.sleep(0.5)
+    assert served_again(http, scene_hwc), "HTTP did not come back"

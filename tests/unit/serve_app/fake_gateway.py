@@ -105,10 +105,10 @@ class FakeGateway:
 class Site:
     """The application on a fake service, with a clock that tests set."""
 
-    def __init__(self, plan, rules=None):
+    def __init__(self, plan, rules=None, *, only_critical=False):
         self.now_s = 0.0
         self.gateway = FakeGateway(plan)
-        book = CallerBook(rules, lambda: self.now_s)
+        book = CallerBook(rules, lambda: self.now_s, only_critical=only_critical)
         self.app = build_http_app(self.gateway, HttpSettings(limits_of(plan), book, plan.http.cors_origins))
 
     def client(self):

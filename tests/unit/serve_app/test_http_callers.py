@@ -86,6 +86,21 @@ def test_a_key_may_be_barred_from_critical_frames(site):
     assert site.send(headers=bearer(GATE), priority="critical").status_code == 200
 
 
+def test_the_port_of_critical_keys_is_for_them_alone(tmp_path):
+    """Whatever others ask for there: a crowd of theirs would stand before the critical ones again."""
+    site = Site(plan_of(tmp_path), RULES, only_critical=True)
+    assert site.send(headers=bearer(GATE)).status_code == 200
+    for refused in (
+        site.send(headers=bearer(BELT), camera="belt-1"),
+        site.ask("GET", "/v1/status", headers=bearer(BELT)),
+    ):
+        assert refused.status_code == 403
+        assert "port: got key 'belt', allowed here are keys that may send critical frames" in refused.json()["detail"]
+    assert site.send(headers=bearer("fl_other")).status_code == 401
+    assert site.ask("GET", "/v1/health/ready").status_code == 200
+    assert len(site.gateway.asked) == 1
+
+
 def test_a_key_may_be_bound_to_its_cameras(site):
     """For frames and for results."""
     assert site.send(headers=bearer(BELT), camera="gate-1").status_code == 403

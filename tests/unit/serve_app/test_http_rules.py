@@ -10,9 +10,17 @@ from fake_gateway import plan_of
 
 from serve_app.cli.http_flags import HttpFlags, shown_at
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
+from serve_app.http.critical_door import listening_at
 from serve_app.http.deployment import check_http
 from serve_app.http.limits import limits_of
 from serve_app.http_rules import HttpRules
+
+
+def free_port():
+    """A port that nobody listens at, just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def test_without_a_section_http_is_off_and_for_this_machine_alone(tmp_path):
@@ -44,6 +52,7 @@ def test_no_image_may_have_more_px_than_a_frame(tmp_path):
         ({"max_body_bytes": 10, "max_bodies_bytes": 5}, "max_bodies_bytes: got 5, allowed is at least"),
         ({"cors_origins": ["*"]}, "cors_origins: got '*'"),
         ({"port": 80}, "http.port: got 80"),
+        ({"critical_port": 8000}, "http.critical_port: got 8000, which is http.port too"),
         ({"max_part": 3}, "did you mean 'max_parts'"),
         ({"read_timeout_s": 0}, "http.read_timeout_s: got 0"),
     ],
@@ -81,6 +90,16 @@ def test_a_port_that_somebody_has_is_told_before_anything_starts(tmp_path):
         port = other.getsockname()[1]
         with pytest.raises(ServiceUnavailableError, match=r"cannot be listened at .*--http-port"):
             check_http(plan_of(tmp_path, port=port), is_here=True)
+        with pytest.raises(ServiceUnavailableError, match=r"cannot be listened at .*--http-critical-port"):
+            check_http(plan_of(tmp_path, port=free_port(), critical_port=port), is_here=True)
+        with pytest.raises(ServiceUnavailableError, match=r"cannot be listened at .*http\.critical_port"):
+            listening_at("127.0.0.1", port)
+
+
+def test_what_an_update_replaces_may_listen_beside_its_successor():
+    """Else one of the two would have no port."""
+    with listening_at("127.0.0.1", 0) as old, listening_at("127.0.0.1", old.getsockname()[1]) as new:
+        assert new.getsockname() == old.getsockname()
 
 
 def test_a_file_without_keys_is_refused(tmp_path):
@@ -96,13 +115,17 @@ def test_the_command_line_goes_before_the_plan(tmp_path):
     assert HttpFlags().rules(plan) == plan.http
     flags = HttpFlags(is_on=True, port=9002, host="::1")
     rules = flags.rules(plan)
-    assert (rules.is_on, rules.port, rules.host) == (True, 9002, "::1")
+    assert (rules.is_on, rules.port, rules.host, rules.critical_port) == (True, 9002, "::1", None)
     assert flags.arguments() == ["--http", "--http-port", "9002", "--http-host", "::1"]
     assert HttpFlags().arguments() == []
     assert (shown_at(rules), shown_at(plan.http)) == (", http://[::1]:9002", "")
+    flags = HttpFlags(is_on=True, critical_port=9003)
+    assert flags.arguments() == ["--http", "--http-critical-port", "9003"]
+    assert shown_at(flags.rules(plan)) == ", http://127.0.0.1:9001, for critical keys http://127.0.0.1:9003"
 
 
 def test_a_port_without_http_is_refused(tmp_path):
     """It would be thought to be served."""
-    with pytest.raises(InvalidPlanError, match="without --http"):
-        HttpFlags(port=9002).rules(plan_of(tmp_path))
+    for flags in (HttpFlags(port=9002), HttpFlags(critical_port=9002)):
+        with pytest.raises(InvalidPlanError, match="without --http"):
+            flags.rules(plan_of(tmp_path))
