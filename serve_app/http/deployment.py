@@ -1,18 +1,18 @@
 """The second Serve application: HTTP in front of the first one, on which nothing there depends."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: Serve looks at the annotation of `build` itself, not at its name.
 import socket
 from contextlib import closing
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
 
 from serve_app import serve_config
-from serve_app.app import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, QUIET
+from serve_app.app import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, QUIET, SURGE_PERCENT
 from serve_app.app_name import CRITICAL_DOOR_NAME, HTTP_APP_NAME, HTTP_NAME
-from serve_app.config import http_keys_path
+from serve_app.config import http_keys_path, load_plan, plan_path
 from serve_app.errors import InvalidPlanError, ServiceUnavailableError
 from serve_app.http.critical_door import CriticalDoor
 from serve_app.http.replica import HttpReplica
@@ -30,6 +30,33 @@ MAX_QUEUED = 200
 GRACEFUL_SHUTDOWN_S = 600.0
 
 
+class HttpAppArgs(BaseModel):
+    """The arguments of the application in a Serve config file (`applications[].args`)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    plan: str
+    """The plan of the application `framelane`: its path, or `bundled:NAME`."""
+    version: str = ""
+    """Any text; `serve deploy` looks at the arguments only: change it when the plan's `http` section has changed."""
+
+
+def build(args: HttpAppArgs) -> Application:
+    """Build the application of a plan file, where a Serve config says `import_path: serve_app.http.deployment:build`.
+
+    Raises:
+        InvalidPlanError: unsound, or anybody who reaches Serve could call: where it listens stands in the config.
+    """
+    plan = load_plan(plan_path(args.plan))
+    if http_keys_path(plan) is None and not plan.http.allow_anonymous:
+        raise InvalidPlanError(
+            "http.keys: got none, allowed is a file of API keys: with a Serve config HTTP may listen on every address; "
+            "make keys (framelane key), and name their file in the plan or in FRAMELANE_HTTP_KEYS, or set "
+            "http.allow_anonymous: true"
+        )
+    return http_application(plan)
+
+
 def http_application(plan: Plan) -> Application:
     """The application of a plan whose `http` section says how to serve it."""
     path = http_keys_path(plan)
@@ -40,6 +67,7 @@ def http_application(plan: Plan) -> Application:
         "graceful_shutdown_wait_loop_s": 0.5,
         "health_check_period_s": HEALTH_PERIOD_S,
         "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        "max_surge_percent": SURGE_PERCENT,
     } | router_options()
     door = None
     if plan.http.critical_port is not None:

@@ -15,9 +15,12 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
 
+from serve_app.app_name import APP_NAME, HTTP_APP_NAME
 from serve_app.config import bundled_plans, load_plan, prepare_ray_environment
+from serve_app.errors import InvalidPlanError
 from serve_app.model_check import check_models
 from serve_app.placement import ROUTER_LABELS
+from serve_app.serve_autoscaling import POLICY
 
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ["cluster.yaml", "deploy/cluster-aws.yaml"]
@@ -52,6 +55,29 @@ def test_the_serve_config_is_valid_and_its_application_builds():
     # As the controller calls it: arguments as a dict, which Serve turns into what the builder's annotation says.
     built = call_user_app_builder_with_args_if_necessary(import_attr(application.import_path), application.args)
     assert built._bound_deployment.name == "router"
+
+
+def test_the_serve_config_with_http_is_valid_and_asks_for_keys(tmp_path, monkeypatch):
+    """The one of docs/http.md: where Serve listens is not the plan's to say, so anybody might call."""
+    monkeypatch.delenv("FRAMELANE_HTTP_KEYS", raising=False)
+    (block,) = re.findall(r"^```yaml\n(proxy_location.*?)^```$", text_of("docs/http.md"), re.MULTILINE | re.DOTALL)
+    config = ServeDeploySchema.model_validate(yaml.safe_load(block))
+    ours, http = config.applications
+    assert (ours.name, http.name, http.route_prefix) == (APP_NAME, HTTP_APP_NAME, "/")
+    assert ours.import_path == "serve_app.app:build"
+    assert ours.autoscaling_policy["policy_function"] == POLICY
+
+    plan = {"models": {"full": "bundled:inspection-light"}, "buckets": {"vga": {"canvases": [[480, 640]]}}}
+
+    def built(**rules):
+        (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan | {"http": rules}))
+        arguments = http.args | {"plan": str(tmp_path / "plan.yaml")}
+        return call_user_app_builder_with_args_if_necessary(import_attr(http.import_path), arguments)
+
+    with pytest.raises(InvalidPlanError, match=r"http\.keys: got none"):
+        built()
+    assert built(keys="keys.yaml")._bound_deployment.name == "http"
+    assert built(allow_anonymous=True, critical_port=8001)._bound_deployment.name == "http"
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
