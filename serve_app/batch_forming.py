@@ -70,8 +70,7 @@ class BatchForming:
             begin_s = place.start_s - before_s
             if head.index < len(head.routes) - 1 and self._rerouted(head, pool, begin_s, now_s):
                 continue
-            last_start_s = head.frame.deadline_s if head.has_begun else head.last_start_s
-            if begin_s > last_start_s:
+            if begin_s > head.last_start_s and begin_s > (last_start_s := _last_start_s(head)):
                 if pool.credits.first_end_s(now_s) <= last_start_s or _is_in(head, batches):
                     # Another replica has no credit now, but will be free in time; or tiles of it have just been sent.
                     pool.hold(lane, min(begin_s, last_start_s))
@@ -83,7 +82,7 @@ class BatchForming:
             most = self._routes.max_batch(head.route) if self._routes.limits else None
             size = batch_size(head.route, lane, self._latency, time_left_s, most)
             if not urgent and place.replica.held:
-                is_full = size in {head.route.max_batch, most}
+                is_full = size in (head.route.max_batch, most)
                 hold_until_s = self._hold_until_s(lane, head, place, pool, is_full=is_full)
                 if hold_until_s > now_s:
                     pool.hold(lane, hold_until_s)
@@ -168,6 +167,11 @@ class BatchForming:
                         joining += popped
                     break
         return joining
+
+
+def _last_start_s(waiting: Waiting) -> float:
+    """When a frame must begin at the latest: once it has begun, what is left of it by its deadline."""
+    return waiting.frame.deadline_s if waiting.has_begun else waiting.last_start_s
 
 
 def _is_in(waiting: Waiting, batches: list[Batch]) -> bool:

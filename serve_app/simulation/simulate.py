@@ -217,17 +217,25 @@ class Simulation:
         return record.run(deadline_s, tuple(pool.num_replicas for pool in self._plan.pools), self._now_s)
 
     def _play(self, trace: Trace, deadline_s: Floats) -> None:
-        sizes = [(size_hw, size_hw[0] * size_hw[1] * BYTES_A_PX) for size_hw in trace.sizes_hw]
-        cameras, ranks = trace.cameras, (Priority.NORMAL, Priority.CRITICAL)
-        columns = (trace.at_s, deadline_s, trace.camera, trace.size, trace.is_critical)
+        num_bytes = [height * width * BYTES_A_PX for height, width in trace.sizes_hw]
+        ranks = (Priority.NORMAL, Priority.CRITICAL)
         for begin in range(0, len(trace), FRAMES_A_CHUNK):
-            chunk = (column[begin : begin + FRAMES_A_CHUNK].tolist() for column in columns)
-            for row, (at_s, due_s, camera, size, rank) in enumerate(zip(*chunk, strict=True), begin):
-                while self._next_s <= at_s:
+            rows = slice(begin, min(begin + FRAMES_A_CHUNK, len(trace)))
+            sizes, at_s = trace.size[rows].tolist(), trace.at_s[rows].tolist()
+            fields = zip(
+                map(str, range(rows.start, rows.stop)),
+                map(trace.cameras.__getitem__, trace.camera[rows].tolist()),
+                map(trace.sizes_hw.__getitem__, sizes),
+                map(ranks.__getitem__, trace.is_critical[rows].tolist()),
+                at_s,
+                deadline_s[rows].tolist(),
+                map(num_bytes.__getitem__, sizes),
+                strict=True,
+            )
+            for row, its_s, of_frame in zip(range(rows.start, rows.stop), at_s, fields, strict=True):
+                while self._next_s <= its_s:
                     self._step()
-                size_hw, num_bytes = sizes[size]
-                frame = new_tuple(Frame, (str(row), cameras[camera], size_hw, ranks[rank], at_s, due_s, num_bytes))
-                self._arrives(row, frame)
+                self._arrives(row, new_tuple(Frame, of_frame))
         while self._next_s < math.inf:
             self._step()
 
