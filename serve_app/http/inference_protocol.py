@@ -18,11 +18,11 @@ from fastapi.responses import JSONResponse
 
 from serve_app.frames import Priority
 from serve_app.http import inference_protocol_document as document
-from serve_app.http.bodies import RETRY_S, Door, Guest
+from serve_app.http.bodies import Door, Guest
 from serve_app.http.callers import Caller, caller_of
 from serve_app.http.content_encoding import pack, unpack, unpacked_bytes_at_most
 from serve_app.http.decoding import DecodeRoom
-from serve_app.http.errors import DoorFullError, HttpError
+from serve_app.http.errors import HttpError
 from serve_app.http.gateway import Gateway
 from serve_app.http.inference_protocol_model import (
     MODEL_NAME,
@@ -43,13 +43,12 @@ from serve_app.http.inference_protocol_request import (
 )
 from serve_app.http.limits import HttpLimits
 from serve_app.http.tensor_codec import Tensor, to_binary, to_json
+from serve_app.http.time_left import time_left_s
 from serve_app.results import FrameResult
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository")
 DEFAULT_CAMERA = "camera"
-# A wait that leaves the frames' deadline as it is.
-SHORT_WAIT_S = 0.05
 # A number of bytes of a body has no more digits.
 MAX_LENGTH_DIGITS = 18
 
@@ -197,21 +196,9 @@ class InferenceProtocol:
         return asked, await self._room.decoded(partial(ImageBatch, asked, self._limits.max_image_px), priority)
 
     def _left_s(self, asked: InferRequest, priority: str, begun_s: float) -> float | None:
-        """What is left of the frames' seconds after they waited for their turn; None: the plan's default, nearly whole.
-
-        Raises:
-            DoorFullError: nothing is.
-        """
-        slo_s, waited_s = asked.parameters.slo_s, time.monotonic() - begun_s
-        if waited_s < SHORT_WAIT_S:
-            return slo_s
-        if slo_s is None:
-            slo_s = self._gateway.plan.slo_s[Priority(priority)]
-        if waited_s >= slo_s:
-            raise DoorFullError(
-                f"frames: their {slo_s:g} s were over before their turn came; send fewer, or give them more", RETRY_S
-            )
-        return slo_s - waited_s
+        """See `time_left_s`."""
+        default_s = self._gateway.plan.slo_s[Priority(priority)]
+        return time_left_s(asked.parameters.slo_s, default_s, time.monotonic() - begun_s)
 
     async def _detect(self, batch: ImageBatch, camera: str, priority: str, slo_s: float | None) -> list[FrameResult]:
         """All frames of a batch at once, so that they can share batches; decoding is over before the first is sent."""

@@ -19,17 +19,12 @@ from serve_app.http.answers import frame_answer, page_answer, ticket_answer
 from serve_app.http.bodies import Door, Guest
 from serve_app.http.callers import Caller, caller_of
 from serve_app.http.decoding import DecodeRoom
-from serve_app.http.errors import DoorFullError
 from serve_app.http.gateway import Gateway
 from serve_app.http.limits import MAX_WAIT_S, HttpLimits
 from serve_app.http.problems import error_response, result_error, retry_after_header
 from serve_app.http.request_images import MULTIPART_TYPE, SentImage, images_of
+from serve_app.http.time_left import ASK_AGAIN_S, time_left_s
 from serve_app.service_view import rates, view_as_json
-
-# A ticket that has no result yet is asked about again no sooner.
-ASK_AGAIN_S = 1.0
-# What decoding takes is no waiting.
-SHORT_WAIT_S = 0.05
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
 CameraName = Annotated[
@@ -217,26 +212,9 @@ class V1:
         return Part(ticket_answer(ticket))
 
     def _left_s(self, asked: Asked, wait_s: float = 0.0) -> float | None:
-        """What is left of the frame's seconds after it waited for its turn; None: the plan's default, nearly whole.
-
-        Args:
-            asked: the frame.
-            wait_s: for how long it would have to wait further.
-
-        Raises:
-            DoorFullError: nothing is, or would be: what cannot be in time leaves at once.
-        """
-        waited_s = time.monotonic() - asked.begun_s + wait_s
-        if waited_s < SHORT_WAIT_S:
-            return asked.slo_s
-        slo_s = self._gateway.plan.slo_s[Priority(asked.priority)] if asked.slo_s is None else asked.slo_s
-        if waited_s >= slo_s:
-            raise DoorFullError(
-                f"frame: its {slo_s:g} s would be over before its turn comes; try again later, send fewer, or give it "
-                "more seconds",
-                max(ASK_AGAIN_S, wait_s),
-            )
-        return slo_s - waited_s
+        """See `time_left_s`."""
+        default_s = self._gateway.plan.slo_s[Priority(asked.priority)]
+        return time_left_s(asked.slo_s, default_s, time.monotonic() - asked.begun_s, wait_s)
 
 
 def _together(request: Request, parts: list[Part], name: str, status: int) -> Response:
