@@ -131,7 +131,7 @@ def main() -> None:
         after_hz = measured_capacity_hz(model, CAPACITY_SECONDS, num_threads)
         results.note(capacity_after_hz=after_hz)
         results.say(
-            f"capacity measured again: {after_hz:.1f} frames/s; where that is far from the first, the machine was not the same"
+            f"capacity measured again: {after_hz:.1f} frames/s; if that is far from the first, the machine has changed"
         )
     results.say(f"everything: {OUT_PATH}")
 

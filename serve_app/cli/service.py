@@ -54,10 +54,6 @@ def up(
         int | None, typer.Option(min=1024, max=65535, help="Where to listen for HTTP; else the plan's http.port.")
     ] = None,
     http_host: Annotated[str | None, typer.Option(help="At which address; else the plan's http.host.")] = None,
-    http_critical_port: Annotated[
-        int | None,
-        typer.Option(min=1024, max=65535, help="Another port, for keys that may send critical frames; docs/http.md."),
-    ] = None,
 ) -> None:
     """Start the service: on this machine, in the background, or deployed on a Ray cluster.
 
@@ -74,7 +70,7 @@ def up(
             f"up: got --metrics-port {metrics_port} with --address {address}, allowed is one: a cluster's ports are "
             "set by: ray start --metrics-export-port"
         )
-    flags = HttpFlags(http, http_port, http_host, http_critical_port)
+    flags = HttpFlags(http, http_port, http_host)
     rules = flags.rules(checked)
     if rules.is_on:
         _check_http(checked, rules, is_here=address is None)

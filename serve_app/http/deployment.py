@@ -98,9 +98,9 @@ def check_http(plan: Plan, *, is_here: bool) -> None:
     if is_here:  # on a cluster the file lies on its machines
         if keys is not None and not load_keys(keys):
             raise InvalidPlanError(f"keys {keys}: got none, so nobody could call; make one: framelane key NAME")
-        _check_port(plan.http.host, plan.http.port, "port")
+        _check_port(plan.http.host, plan.http.port, "--http-port, or http.port")
         if plan.http.critical_port is not None:
-            _check_port(plan.http.host, plan.http.critical_port, "critical_port")
+            _check_port(plan.http.host, plan.http.critical_port, "http.critical_port")
 
 
 def deploy_http(plan: Plan) -> None:
@@ -131,7 +131,7 @@ def _reason() -> str:
     return telling_line("\n".join(each.message for each in told.deployments.values())) if told else ""
 
 
-def _check_port(host: str, port: int, name: str) -> None:
+def _check_port(host: str, port: int, named_by: str) -> None:
     """Serve would try for ever to get a port that somebody has."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
@@ -141,5 +141,5 @@ def _check_port(host: str, port: int, name: str) -> None:
         except OSError as err:
             raise ServiceUnavailableError(
                 f"http: {host}:{port} cannot be listened at ({(err.strerror or str(err)).lower()}); choose another "
-                f"with --http-{name.replace('_', '-')}, or http.{name} in the plan"
+                f"with {named_by} in the plan"
             ) from err

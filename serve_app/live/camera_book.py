@@ -1,6 +1,7 @@
 """What a router remembers of its cameras, of the ways that frames went and of how long they took.
 
-It costs 4 µs a frame (measured on a 2-core machine), and is bounded whatever clients say: cameras and sizes are words of theirs.
+It costs 4 µs a frame (measured on a 2-core machine), and is bounded whatever clients say: cameras and sizes are words
+of theirs.
 """
 
 from __future__ import annotations

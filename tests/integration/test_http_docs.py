@@ -74,7 +74,7 @@ def test_the_commands_of_the_page_run(world):
 
     gate, belt = (out.strip() for command, (out, _) in said.items() if "framelane key" in command)
     section = "http: {enabled: true, port: 8000, critical_port: 8001, keys: keys.yaml}"
-    assert run(f"echo '{section}' >> plan.yaml; framelane up plan.yaml")[0] == 0
+    assert run(f"sed -i 's/^http: .*/{section}/' plan.yaml; framelane up plan.yaml")[0] == 0
     image = "--data-binary @photo.jpg -H 'Content-Type: image/jpeg'"
     statuses = {
         "no key": curl("/v1/detect", "", image),

@@ -90,9 +90,9 @@ def test_a_port_that_somebody_has_is_told_before_anything_starts(tmp_path):
         port = other.getsockname()[1]
         with pytest.raises(ServiceUnavailableError, match=r"cannot be listened at .*--http-port"):
             check_http(plan_of(tmp_path, port=port), is_here=True)
-        with pytest.raises(ServiceUnavailableError, match=r"cannot be listened at .*--http-critical-port"):
+        with pytest.raises(ServiceUnavailableError, match=r"cannot be listened at .*with http\.critical_port"):
             check_http(plan_of(tmp_path, port=free_port(), critical_port=port), is_here=True)
-        with pytest.raises(ServiceUnavailableError, match=r"cannot be listened at .*http\.critical_port"):
+        with pytest.raises(ServiceUnavailableError, match=r"cannot be listened at .*with http\.critical_port"):
             listening_at("127.0.0.1", port)
 
 
@@ -115,17 +115,15 @@ def test_the_command_line_goes_before_the_plan(tmp_path):
     assert HttpFlags().rules(plan) == plan.http
     flags = HttpFlags(is_on=True, port=9002, host="::1")
     rules = flags.rules(plan)
-    assert (rules.is_on, rules.port, rules.host, rules.critical_port) == (True, 9002, "::1", None)
+    assert (rules.is_on, rules.port, rules.host) == (True, 9002, "::1")
     assert flags.arguments() == ["--http", "--http-port", "9002", "--http-host", "::1"]
     assert HttpFlags().arguments() == []
     assert (shown_at(rules), shown_at(plan.http)) == (", http://[::1]:9002", "")
-    flags = HttpFlags(is_on=True, critical_port=9003)
-    assert flags.arguments() == ["--http", "--http-critical-port", "9003"]
-    assert shown_at(flags.rules(plan)) == ", http://127.0.0.1:9001, for critical keys http://127.0.0.1:9003"
+    both = HttpFlags(is_on=True).rules(plan_of(tmp_path, port=9001, critical_port=9003))
+    assert shown_at(both) == ", http://127.0.0.1:9001, for critical keys http://127.0.0.1:9003"
 
 
 def test_a_port_without_http_is_refused(tmp_path):
     """It would be thought to be served."""
-    for flags in (HttpFlags(port=9002), HttpFlags(critical_port=9002)):
-        with pytest.raises(InvalidPlanError, match="without --http"):
-            flags.rules(plan_of(tmp_path))
+    with pytest.raises(InvalidPlanError, match="without --http"):
+        HttpFlags(port=9002).rules(plan_of(tmp_path))
