@@ -13,6 +13,8 @@ from serve_app.service_view import ServiceView
 
 # How soon a service that is not there is looked for again.
 RETRY_S = 1.0
+# The child has nothing to save, and Ray may keep it from hearing SIGTERM.
+END_S = 3.0
 
 
 class Feed:
@@ -41,7 +43,10 @@ class Feed:
         """End the child."""
         self._line.close()
         self._child.terminate()
-        self._child.join()
+        self._child.join(END_S)
+        if self._child.is_alive():
+            self._child.kill()
+            self._child.join()
 
 
 def _look_again_and_again(line: Connection, address: str | None, every_s: float) -> None:
