@@ -142,7 +142,7 @@ class LatencyModel:
             known.move_towards(took_s / pace)
             pace *= 1 + PACE_LEARNING_RATE * (ratio - 1)
             pace += PACE_RETURN_RATE * (1 - pace)
-            self._pace = pace if 1 / MAX_PACE <= pace <= MAX_PACE else min(MAX_PACE, max(1 / MAX_PACE, pace))
+            self._pace = min(MAX_PACE, max(1 / MAX_PACE, pace))
         self._num_observed += 1
         if self._num_observed % REFRESH_OBSERVATIONS == 0:
             self._interpolated_s.clear()

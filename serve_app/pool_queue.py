@@ -218,11 +218,8 @@ class PoolQueue:
         """A batch took so long on the device, and beside it: so many must be on their way to keep a device busy."""
         self.around_s += AROUND_LEARNING_RATE * (min(around_s, 10 * self.around_s) - self.around_s)
         self._run_s += AROUND_LEARNING_RATE * (busy_s - self._run_s) if self._run_s else busy_s
-        if self.around_s <= self._run_s:
-            self.credits.per_replica = MIN_CREDITS_PER_REPLICA
-        else:
-            on_their_way = 1 + math.ceil(self.around_s / max(self._run_s, 1e-6))
-            self.credits.per_replica = min(MAX_CREDITS_PER_REPLICA, on_their_way)
+        on_their_way = 1 + math.ceil(self.around_s / max(self._run_s, 1e-6))
+        self.credits.per_replica = min(MAX_CREDITS_PER_REPLICA, max(MIN_CREDITS_PER_REPLICA, on_their_way))
 
     def critical_came(self, work_s: float, now_s: float) -> None:
         """Critical work of so many device seconds has arrived: the moving mean of it fades until now, and grows."""
@@ -236,8 +233,8 @@ class PoolQueue:
         has_normal = self.num_waiting[NORMAL]
         if self.num_waiting[DEFERRED] and not self.pressure.pauses_deferred:
             deferred = self._first_of(DEFERRED)
-            must_begin = deferred is not None and (not has_normal or deferred.first_due_s() <= now_s)
-            if deferred is not None and must_begin and self._may_run(deferred, now_s):
+            goes_first = deferred is not None and (not has_normal or deferred.first_due_s() <= now_s)
+            if deferred is not None and goes_first and self._may_run(deferred, now_s):
                 return deferred
         return self._first_of(NORMAL) if has_normal else None
 
@@ -262,12 +259,8 @@ class PoolQueue:
         best = None
         best_due_s = math.inf
         for lane in self._lanes_of_class[lane_class]:
-            if lane.num_waiting:
-                due_s, _, epoch, waiting, _ = lane.heap[0]
-                if waiting.epoch != epoch:
-                    due_s = lane.first_due_s()
-                if due_s < best_due_s:
-                    best, best_due_s = lane, due_s
+            if lane.num_waiting and (due_s := lane.first_due_s()) < best_due_s:
+                best, best_due_s = lane, due_s
         return best
 
     def _uncount(self, waiting: Waiting, work_s: float) -> None:

@@ -13,7 +13,7 @@ from serve_app.service_view import ServiceView
 
 # How soon a service that is not there is looked for again.
 RETRY_S = 1.0
-# The child has nothing to save, and Ray may keep it from hearing SIGTERM.
+# So long may the child take to leave, which has nothing to save; then it is killed.
 END_S = 3.0
 
 

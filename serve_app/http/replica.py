@@ -65,10 +65,9 @@ class HttpService:
 class HttpReplica:
     """What Serve starts behind its proxy; its death ends the requests that it has, and nothing else."""
 
-    def __init__(self, plan: Plan, keys: str | None, door: DeploymentHandle[Any] | None = None) -> None:
-        """See `HttpService`. `door`: of `CriticalDoor`; Serve starts what the application's first deployment names."""
+    def __init__(self, plan: Plan, keys: str | None, _door: DeploymentHandle[Any] | None = None) -> None:
+        """See `HttpService`. `_door`: of `CriticalDoor`; Serve starts what the application's first deployment names."""
         self._service = HttpService(plan, keys)
-        self._door = door
 
     def __serve_build_asgi_app__(self) -> Any:
         """The application that Serve calls for each request."""
