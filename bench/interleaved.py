@@ -19,7 +19,8 @@ from simulated_fleets import mixed_fleet, plan_of, table_of
 from serve_app.latency import LatencyModel
 from serve_app.plan import Plan
 from serve_app.scheduler import Scheduler
-from serve_app.simulation.simulate import Policy, SimulatedCalls, Simulation
+from serve_app.simulation.simulate import Policy, Simulation
+from serve_app.simulation.simulated_calls import SimulatedCalls
 from serve_app.simulation.simulation_report import SimulationReport, offered_use, report
 from serve_app.simulation.traces import Trace
 

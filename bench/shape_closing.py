@@ -15,7 +15,8 @@ from serve_app.decisions import NOTHING, Arrival, Decisions, Expired
 from serve_app.frames import Frame
 from serve_app.latency import LatencyModel
 from serve_app.plan import DEFAULT_RULE, Plan
-from serve_app.routes import Route, RouteTable
+from serve_app.route import Route
+from serve_app.routes import RouteTable
 from serve_app.verdicts import Verdict, VerdictKind
 
 ADMITTED = Verdict(VerdictKind.ADMIT, "every frame is let in")

@@ -18,7 +18,8 @@ from simulated_fleets import GPU_TABLE, mixed_fleet, plan_for, table_of
 
 from serve_app.latency import LatencyModel
 from serve_app.scheduler import Scheduler
-from serve_app.simulation.simulate import SimulatedCalls, Simulation
+from serve_app.simulation.simulate import Simulation
+from serve_app.simulation.simulated_calls import SimulatedCalls
 from serve_app.simulation.simulation_report import offered_use, report
 
 WANTED_HZ = 30_000

@@ -8,7 +8,7 @@ from serve_app.frames import Frame, Priority
 from serve_app.lane_key import DEFERRED as DEFERRED_LANE
 from serve_app.plan import Plan
 from serve_app.pool_queue import PoolQueue
-from serve_app.routes import Route
+from serve_app.route import Route
 from serve_app.verdicts import RejectCause, Verdict, VerdictKind
 
 # Predictions are means, and a frame that is begun so that it would be done just in time is late every other time. So

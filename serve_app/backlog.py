@@ -68,7 +68,7 @@ class Backlog:
             return max(0.0, self.others_s)
         begin, end = (number + 1) % NUM_BINS, first % NUM_BINS
         bins_s = self._bins_s
-        later_s = sum(bins_s[begin:end]) if begin <= end else sum(bins_s[begin:]) + sum(bins_s[:end])
+        later_s = sum(bins_s[begin:end], 0.0) if begin <= end else sum(bins_s[begin:], sum(bins_s[:end], 0.0))
         return max(0.0, self.others_s - later_s)
 
     def _turn(self, now_s: float) -> None:

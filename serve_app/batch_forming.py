@@ -14,7 +14,8 @@ from serve_app.latency import LatencyModel
 from serve_app.plan import Plan
 from serve_app.pool_queue import PoolQueue
 from serve_app.replica_credits import Place, new_tuple
-from serve_app.routes import Route, RouteTable
+from serve_app.route import Route
+from serve_app.routes import RouteTable
 from serve_app.running_batches import RunningBatches
 from serve_app.waiting_room import WaitingRoom
 

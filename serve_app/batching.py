@@ -10,7 +10,8 @@ from serve_app.frames import Frame
 from serve_app.lanes import Lane
 from serve_app.latency import LatencyModel
 from serve_app.plan import Plan
-from serve_app.routes import CALL_COST_S, Route
+from serve_app.route import Route
+from serve_app.routes import CALL_COST_S
 
 # A frame may also join a batch on a canvas with at most so many times the pixels of its own: it is enlarged there, and
 # boxes stay what they are within such a factor.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from serve_app.batching import Batch
 from serve_app.frames import Frame
-from serve_app.routes import Route
+from serve_app.route import Route
 from serve_app.verdicts import Verdict
 
 

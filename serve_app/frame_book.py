@@ -22,8 +22,8 @@ from serve_app.live.router_side import RouterSide
 from serve_app.metrics import RouterMetrics
 from serve_app.recent_results import RecentResults
 from serve_app.results import FrameResult
+from serve_app.route import Route
 from serve_app.router_log import RouterLog
-from serve_app.routes import Route
 from serve_app.verdicts import Outcome, Verdict
 
 

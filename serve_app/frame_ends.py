@@ -13,7 +13,7 @@ from engines.tiles import merge_tiles
 from serve_app.errors import FramelaneError
 from serve_app.frames import Frame, FrameMeta
 from serve_app.results import BatchReply, FrameResult, StageTimes
-from serve_app.routes import Route
+from serve_app.route import Route
 from serve_app.verdicts import Outcome, Verdict
 
 Found = tuple[Detections, tuple[str, ...]]

@@ -7,7 +7,7 @@ import itertools
 
 from serve_app.frames import Frame
 from serve_app.lane_key import LaneKey
-from serve_app.routes import Route
+from serve_app.route import Route
 
 # How fast a lane's idea of the time between two arrivals follows the cameras.
 GAP_LEARNING_RATE = 0.2

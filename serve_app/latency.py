@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -62,8 +61,7 @@ class Latency(NamedTuple):
     num_samples: int
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyTable:
+class LatencyTable(NamedTuple):
     """Latencies of one machine.
 
     Attributes:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engines.spec import CanvasShape
 from engines.tiles import Window, tile_windows
 from serve_app.frames import Priority
 from serve_app.lane_key import LaneClass, LaneKey
 from serve_app.latency import LatencyModel
 from serve_app.plan import Bucket, CameraRule, Oversize, Plan
+from serve_app.route import Route
 
 # What one call to a replica costs beside the engine, on the cores that the engine may need: fewer, larger batches.
 CALL_COST_S = 0.003
@@ -27,42 +26,6 @@ MEMORY_PAUSE_S = 60.0
 CRITICAL_MEMORY_PAUSE_S = 5.0
 # Sizes and cameras are the clients' to choose: forget them all before they fill the memory.
 MAX_CACHED = 20_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Route:
-    """One way to serve a frame, with predictions as of when it was worked out.
-
-    Attributes:
-        rung: where on the ladder; 0 is the camera's own model at the frame's own size.
-        lane: where its pieces wait.
-        pool, bucket, model, canvas: who serves it.
-        windows: the tiles it is cut into; empty: it is served whole.
-        shrunk: whether it is larger than its canvas.
-        num_pieces: how many pieces of work it makes.
-        alone_s: predicted seconds of one piece (the frame, or a tile) in a batch of one.
-        own_s: of all its pieces, one after the other.
-        piece_s: device seconds of one piece in the best batch, with its share of the call.
-        work_s: of all its pieces in such batches.
-        max_batch: the best batch size: the cheapest a frame among those no longer than a chunk.
-        ladder: the warmed batch sizes up to `max_batch`, ascending.
-    """
-
-    rung: int
-    lane: LaneKey
-    pool: str
-    bucket: str
-    model: str
-    canvas: CanvasShape
-    windows: tuple[Window, ...]
-    shrunk: bool
-    num_pieces: int
-    alone_s: float
-    own_s: float
-    piece_s: float
-    work_s: float
-    max_batch: int
-    ladder: tuple[int, ...]
 
 
 class RouteTable:

@@ -22,17 +22,15 @@ from serve_app.latency_file import load_table
 from serve_app.plan import Plan
 from serve_app.plan_machine import machine_of
 from serve_app.scheduler import Scheduler
+from serve_app.simulation.failures import DEFAULT_SLOW_FACTOR, Failure, FailureKind
 from serve_app.simulation.gpu_tables import FIGURES, figure_named, gpu_table
-from serve_app.simulation.simulate import (
+from serve_app.simulation.simulate import Simulation
+from serve_app.simulation.simulated_calls import (
     DEFAULT_AFTER_S,
     DEFAULT_BEFORE_S,
     DEFAULT_DETECT_S,
     DEFAULT_RESTART_S,
-    DEFAULT_SLOW_FACTOR,
-    Failure,
-    FailureKind,
     SimulatedCalls,
-    Simulation,
 )
 from serve_app.simulation.simulated_scaling import DEFAULT_START_UP_S, SimulatedScaling
 from serve_app.simulation.simulation_plots import save_plots

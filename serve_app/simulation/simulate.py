@@ -11,8 +11,6 @@ import gc
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
-from enum import Enum
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
@@ -24,23 +22,16 @@ from serve_app.errors import FramelaneError, InvalidPlanError
 from serve_app.frames import Frame, Priority
 from serve_app.latency import LatencyModel
 from serve_app.plan import Plan
-from serve_app.pool_queue import ASSUMED_AROUND_S, SHARE_BEFORE
 from serve_app.replica_credits import new_tuple
+from serve_app.simulation.failures import Failure, FailureKind, pool_of
+from serve_app.simulation.run_recorder import RunRecorder
+from serve_app.simulation.simulated_calls import SimulatedCalls
 from serve_app.simulation.simulated_replica import BatchTimes, DeviceTimes, Gauss, Job, SimulatedReplica
 from serve_app.simulation.simulated_scaling import SimulatedScaling
-from serve_app.simulation.simulation_run import VERDICT_CODES, RunRecorder, SimulationRun
+from serve_app.simulation.simulation_run import VERDICT_CODES, SimulationRun
 from serve_app.simulation.traces import Floats, Trace
 from serve_app.verdicts import Outcome, VerdictKind
 
-# Most of what a call takes beside the engine is the way there, fetching and placing; the answer is small.
-DEFAULT_BEFORE_S = SHARE_BEFORE * ASSUMED_AROUND_S
-DEFAULT_AFTER_S = (1 - SHARE_BEFORE) * ASSUMED_AROUND_S
-# Ray tells callers of a dead actor within a second; a new replica loads and warms its engines.
-DEFAULT_DETECT_S = 1.0
-DEFAULT_RESTART_S = 20.0
-# A batch that hangs for ten seconds is stuck, and three health checks later, two seconds apart, its replica is ended.
-DEFAULT_STUCK_S = 17.0
-DEFAULT_SLOW_FACTOR = 10.0
 # Frames are taken from the trace's columns by so many at a time: fast, and little memory.
 FRAMES_A_CHUNK = 65_536
 BYTES_A_PX = 3
@@ -82,58 +73,6 @@ class Policy(Protocol):
 
     def replicas_ready(self, pool: str, replicas: Collection[str]) -> None:
         """Take note of who takes batches."""
-
-
-class FailureKind(Enum):
-    """What befalls a replica."""
-
-    DIES = "die"
-    """Its calls fail after `SimulatedCalls.detect_s`; it is replaced."""
-    HANGS = "hang"
-    """It answers nothing any more, and is replaced once its health checks have failed."""
-    SLOW = "slow"
-    """Its batches take several times as long, to the end of the trace."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What befalls one replica of a pool at a moment of the trace; None: of the first pool.
-
-    `factor`: for a slow one, how many times as long its batches take.
-    """
-
-    at_s: float
-    pool: str | None = None
-    kind: FailureKind = FailureKind.DIES
-    factor: float = DEFAULT_SLOW_FACTOR
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedCalls:
-    """What a batch takes beside its device, and how failures go on.
-
-    Attributes:
-        before_s: from the router's decision until the batch can run: the call, fetching, placing; the device may run
-            another one meanwhile.
-        after_s: from the end of its run to the router.
-        detect_s: from a replica's death until the router knows; what was sent to it meanwhile is lost as well.
-        restart_s: from then until a new replica is ready in its place.
-        stuck_s: from the moment at which a replica hangs until it is ended.
-        tick_s: the router decides once for all that happens within so long, as one turn of a busy event loop does;
-            0: after each event.
-    """
-
-    before_s: float = DEFAULT_BEFORE_S
-    after_s: float = DEFAULT_AFTER_S
-    detect_s: float = DEFAULT_DETECT_S
-    restart_s: float = DEFAULT_RESTART_S
-    tick_s: float = 0.0
-    stuck_s: float = DEFAULT_STUCK_S
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if not 0 <= (value_s := getattr(self, name)) < math.inf:
-                raise InvalidPlanError(f"{name}: got {value_s}, allowed are seconds of 0 or more")
 
 
 # When, its place among equals, what happens (returns whether the policy must decide), and to whom.
@@ -187,7 +126,7 @@ class Simulation:
         self._replicas: dict[str, dict[str, SimulatedReplica]] = {pool.name: {} for pool in plan.pools}
         self._numbers = itertools.count(1)
         for failure in failures:
-            self._at(failure.at_s, self._fails, (failure, _pool_of(failure, plan)))
+            self._at(failure.at_s, self._fails, (failure, pool_of(failure, plan)))
         self._scaling = scaling
         self._end_s = 0.0
         if scaling is not None:
@@ -480,16 +419,3 @@ def _without_gc() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _pool_of(failure: Failure, plan: Plan) -> str:
-    names = [pool.name for pool in plan.pools]
-    if failure.pool is not None and failure.pool not in names:
-        raise InvalidPlanError(
-            f"failure: pool: got {failure.pool!r}, allowed are those of the plan: {', '.join(names)}"
-        )
-    if not 1 <= failure.factor < math.inf:
-        raise InvalidPlanError(f"failure: got {failure.factor:g} times slower, allowed is 1 or more")
-    if not 0 <= failure.at_s < math.inf:
-        raise InvalidPlanError(f"failure: got {failure.at_s} s, allowed are seconds of 0 or more")
-    return failure.pool or names[0]

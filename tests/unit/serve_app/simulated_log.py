@@ -19,7 +19,9 @@ from serve_app.frame_log import frame_record
 from serve_app.latency import LatencyModel
 from serve_app.results import FrameResult, StageTimes
 from serve_app.scheduler import Scheduler
-from serve_app.simulation.simulate import Failure, FailureKind, SimulatedCalls, Simulation
+from serve_app.simulation.failures import Failure, FailureKind
+from serve_app.simulation.simulate import Simulation
+from serve_app.simulation.simulated_calls import SimulatedCalls
 from serve_app.simulation.simulation_run import OUTCOMES, VERDICTS, SimulationRun
 from serve_app.simulation.traces import Bursts, CameraGroup, FleetSpec
 from serve_app.verdicts import Outcome, Verdict, VerdictKind

@@ -11,7 +11,8 @@ from serve_app.frames import Priority
 from serve_app.latency import Latency, LatencyKey, LatencyModel, LatencyTable, Origin
 from serve_app.plan import Bucket, Limits, Plan, Pool, Scheduling
 from serve_app.scheduler import Scheduler
-from serve_app.simulation.simulate import SimulatedCalls, Simulation
+from serve_app.simulation.simulate import Simulation
+from serve_app.simulation.simulated_calls import SimulatedCalls
 from serve_app.simulation.traces import Trace
 
 VGA, HD = CanvasShape(480, 640), CanvasShape(736, 1280)

@@ -16,7 +16,8 @@ from serve_app.errors import FrameExpiredError, FrameLostError, FrameRejectedErr
 from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
 from serve_app.frames import Priority
 from serve_app.results import StageTimes
-from serve_app.routes import Route, RouteTable
+from serve_app.route import Route
+from serve_app.routes import RouteTable
 from serve_app.verdicts import Outcome, Verdict, VerdictKind
 
 LIMITS = DetectionLimits()

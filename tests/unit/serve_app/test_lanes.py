@@ -10,7 +10,8 @@ from serve_app.frames import Priority
 from serve_app.lane_key import LaneClass, LaneKey
 from serve_app.lanes import Lane, Waiting
 from serve_app.plan import DEFAULT_RULE
-from serve_app.routes import Route, RouteTable
+from serve_app.route import Route
+from serve_app.routes import RouteTable
 
 KEY = LaneKey("vga", VGA, LaneClass.NORMAL)
 ROUTES = RouteTable(sample_plan(), sample_latency()).routes(DEFAULT_RULE, VGA, Priority.NORMAL)

@@ -16,7 +16,8 @@ from serve_app.frames import Priority
 from serve_app.lane_key import LaneClass, LaneKey
 from serve_app.latency import LatencyModel
 from serve_app.plan import DEFAULT_RULE, Bucket, CameraRule, Pool, Rung, Scheduling
-from serve_app.routes import CALL_COST_S, TILE_OVERLAP_PX, WORTH_DEGRADING, Route, RouteTable
+from serve_app.route import Route
+from serve_app.routes import CALL_COST_S, TILE_OVERLAP_PX, WORTH_DEGRADING, RouteTable
 
 LATEST, TILE, REJECT, FIRM = RULES
 NORMAL, CRITICAL = Priority.NORMAL, Priority.CRITICAL

@@ -23,8 +23,11 @@ from serve_app.decisions import NOTHING, Arrival, Decisions, Expired
 from serve_app.errors import InvalidPlanError
 from serve_app.latency import LatencyModel
 from serve_app.plan import CameraRule, Keep, Limits, Rung
+from serve_app.routes import RouteTable
 from serve_app.scheduler import Scheduler
-from serve_app.simulation.simulate import Failure, SimulatedCalls, Simulation, SimulationError
+from serve_app.simulation.failures import Failure
+from serve_app.simulation.simulate import Simulation, SimulationError
+from serve_app.simulation.simulated_calls import SimulatedCalls
 from serve_app.simulation.simulation_run import OUTCOMES, VERDICTS
 from serve_app.simulation.traces import CameraGroup, FleetSpec
 from serve_app.verdicts import Outcome, VerdictKind
@@ -287,13 +290,9 @@ class Twice(Broken):
 
     def decide(self, now_s):  # noqa: ARG002 (of the protocol)
         """Expired."""
-        return Decisions((), (Expired(self.frame, Route0),) * 2)
-
-
-class Route0:
-    """As much of a route as an expired frame needs."""
-
-    rung = 0
+        frame = self.frame
+        (route,) = RouteTable(sample_plan(), LatencyModel()).routes(CameraRule("*"), frame.size_hw, frame.priority)
+        return Decisions((), (Expired(frame, route),) * 2)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from simulated_samples import NO_CALLS, poisson_trace, sample_plan, simulated
 from serve_app.cli.simulate import _failures
 from serve_app.errors import FramelaneError, InvalidPlanError
 from serve_app.overdue import LATE_GRACE_S, OVERDUE_FLOOR_S
-from serve_app.simulation.simulate import DEFAULT_STUCK_S, Failure, FailureKind
+from serve_app.simulation.failures import Failure, FailureKind
+from serve_app.simulation.simulated_calls import DEFAULT_STUCK_S
 from serve_app.simulation.simulation_run import OUTCOMES
 from serve_app.verdicts import Outcome
 

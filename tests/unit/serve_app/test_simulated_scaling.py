@@ -16,7 +16,8 @@ from serve_app.latency import LatencyModel
 from serve_app.plan import Pool, Scheduling
 from serve_app.routes import CALL_COST_S
 from serve_app.scheduler import Scheduler
-from serve_app.simulation.simulate import Failure, Simulation
+from serve_app.simulation.failures import Failure
+from serve_app.simulation.simulate import Simulation
 from serve_app.simulation.simulated_scaling import SimulatedScaling, offered_work
 from serve_app.simulation.simulation_report import offered_use, report
 from serve_app.verdicts import Outcome

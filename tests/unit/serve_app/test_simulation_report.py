@@ -12,7 +12,8 @@ from simulated_samples import FOUR_VGA, HD, VGA, exact_table, poisson_trace, sam
 
 from serve_app.latency import LatencyModel
 from serve_app.plan import Rung, Scheduling
-from serve_app.simulation.simulate import Failure, SimulatedCalls
+from serve_app.simulation.failures import Failure
+from serve_app.simulation.simulated_calls import SimulatedCalls
 from serve_app.simulation.simulation_plots import save_plots
 from serve_app.simulation.simulation_report import offered_use, report
 from serve_app.simulation.simulation_table import class_table, ends_table, pool_table, summary_line, sweep_table
