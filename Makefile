@@ -20,10 +20,11 @@ EXPORT_VENV := .venv-export
 TENSORRT_VENV := .venv-tensorrt
 GPU_VENV := .venv-gpu
 FUZZ_SECONDS ?= 60
+COMPILED := out/compiled
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-overload bench-scheduler bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-page test-wheel test-chaos recall recall-4k soak fuzz docs test-docs reference clean
+.PHONY: help demo test check bench bench-overload bench-scheduler bench-compiled bench-streams bench-routers bench-http test-export test-tensorrt test-gpu test-cluster test-page test-wheel test-compiled test-chaos recall recall-4k soak fuzz docs test-docs reference clean
 
 help: ## Show the targets
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -70,6 +71,15 @@ $(GPU_VENV)/stamp: pyproject.toml constraints.txt
 	@$(GPU_VENV)/bin/python $(PIP_INSTALL) --editable '.[dev,gpu]'
 	@touch $@
 
+# Beside the checkout, never in it: a compiled module would hide every later change of its source.
+$(COMPILED)/stamp: $(VENV)/run.stamp setup.py $(shell find engines serve_app -name '*.py')
+	@command -v cc >/dev/null || { echo "error: no C compiler; on Debian: apt-get install gcc libc6-dev"; exit 1; }
+	@echo "compiling the scheduler and the simulator's loop: a minute or two"
+	@rm -rf $(COMPILED) build
+	@FRAMELANE_COMPILE=1 $(VENV)/bin/python $(PIP_INSTALL) --no-deps --target $(COMPILED) .
+	@rm -rf build
+	@touch $@
+
 demo: $(VENV)/run.stamp ## Serve five cameras of different sizes on this CPU
 	$(VENV)/bin/framelane demo
 
@@ -97,6 +107,10 @@ bench-scheduler: $(VENV)/run.stamp ## What a decision costs, the simulator's spe
 	$(VENV)/bin/python bench/scheduler_cost.py
 	$(VENV)/bin/python bench/simulator_speed.py
 	$(VENV)/bin/python bench/interleaved.py
+
+bench-compiled: $(COMPILED)/stamp ## The first two of bench-scheduler, with scheduler and simulator compiled by mypyc
+	PYTHONPATH=$(abspath $(COMPILED)) $(VENV)/bin/python bench/scheduler_cost.py
+	PYTHONPATH=$(abspath $(COMPILED)) $(VENV)/bin/python bench/simulator_speed.py
 
 soak: $(VENV)/run.stamp ## Whether memory stays flat: two simulated hours, then ten of twenty real minutes
 	$(VENV)/bin/python bench/soak.py
@@ -131,6 +145,9 @@ test-chaos: $(VENV)/dev.stamp ## Kill replicas, nodes, routers and the controlle
 
 test-wheel: $(VENV)/dev.stamp ## The newcomer's path: wheel, clean environment, demo, detect, report
 	$(VENV)/bin/python -m pytest tests/wheel
+
+test-compiled: $(VENV)/dev.stamp $(COMPILED)/stamp ## The tests of the scheduler and the simulator, compiled by mypyc
+	PYTHONPATH=$(abspath $(COMPILED)) $(VENV)/bin/pytest tests/compiled tests/unit/serve_app
 
 test-export: $(EXPORT_VENV)/stamp ## Tests of the export extra, against ultralytics itself
 	$(EXPORT_VENV)/bin/python -m pytest tests/export

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from engines.errors import EngineError
+from serve_app import scheduler
 from serve_app.allocator import share_arenas
 from serve_app.cli import (
     build,
@@ -42,7 +43,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        output.print(f"framelane {metadata.version('framelane')}", highlight=False)
+        how = "" if str(scheduler.__file__).endswith(".py") else " (scheduler compiled)"
+        output.print(f"framelane {metadata.version('framelane')}{how}", highlight=False)
         raise typer.Exit
 
 
