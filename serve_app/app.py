@@ -17,7 +17,6 @@ from serve_app.engine_store import StoreLine, open_store
 from serve_app.errors import ServiceUnavailableError
 from serve_app.frame_log import FrameLog
 from serve_app.handover import own_deployment
-from serve_app.latency import LatencyModel
 from serve_app.latency_file import load_table
 from serve_app.peer_routers import open_peers
 from serve_app.placement import pool_options, router_options
@@ -123,7 +122,7 @@ def application(plan: Plan, engines: MakeEngines | None = None) -> Application:
     table = load_table(Path(plan.latency), machine=machine_of(plan)) if plan.latency else None
     log = FrameLog(Path(plan.frame_log)) if plan.frame_log else None
     return router.bind(
-        plan, pools, log, LatencyModel(table),
+        plan, pools, log, table,
         open_peers=open_peers, open_metrics=RayMetrics, revision=revision, routers=own_deployment,
         spool=_spool(plan) if plan.has_durable else None,
     )  # fmt: skip

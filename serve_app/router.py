@@ -89,7 +89,7 @@ class Router(DirectlyCalled):
         plan: Plan,
         pools: Mapping[str, DeploymentHandle[Any]],
         frame_log: FrameLog | None,
-        latency: LatencyModel | None = None,
+        latency: LatencyTable | None = None,
         *,
         open_peers: Callable[[Plan], PeerRouters] = alone,
         open_metrics: Callable[[], MetricSink] = Nowhere,
@@ -103,7 +103,7 @@ class Router(DirectlyCalled):
             plan: what is served.
             pools: a handle for each pool of the plan.
             frame_log: where frames are recorded; None: nowhere.
-            latency: what is known of latencies.
+            latency: what was measured before; None: nothing.
             open_peers: gives the other routers, and this one's name among them.
             open_metrics: gives where metrics go; called here because Ray's belong to the replica that makes them.
             revision: of the application that it is part of.
@@ -114,7 +114,7 @@ class Router(DirectlyCalled):
         log, metrics = RouterLog(), RouterMetrics(plan, open_metrics())
         self._plan = plan
         self._spool = SpoolLine(spool)
-        self._scheduler = Scheduler(plan, latency)
+        self._scheduler = Scheduler(plan, LatencyModel(latency))
         self._peers = open_peers(plan)
         self._live: RouterSide[ray.ObjectRef[Any]] = RouterSide(plan.limits.max_waiting_bytes)
         self._book = FrameBook(self._peers.name, revision, log, metrics, frame_log, self._live)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ray.serve._private.common import RequestMetadata
-from serve_samples import HD, PORTRAIT, UHD, VGA, sample_latency
+from serve_samples import HD, PORTRAIT, UHD, VGA, sample_table
 
 from engines.detections import Detections
 from engines.device_facts import DeviceFacts
@@ -19,7 +19,7 @@ from engines.spec import WarmShape
 from serve_app.credit_grants import CreditAsk
 from serve_app.errors import FrameFailedError
 from serve_app.frames import FrameMeta
-from serve_app.latency import LatencyModel
+from serve_app.latency import LatencyTable
 from serve_app.plan import Bucket, CameraRule, Oversize, Plan, Pool
 from serve_app.results import BatchReply, BatchRequest, FrameResult, PoolStatus, ReplicaReport
 from serve_app.router import Router
@@ -39,9 +39,9 @@ QUICK_S = {
 WIDE_HW = (480, 2240)
 
 
-def quick_latency() -> LatencyModel:
+def quick_table() -> LatencyTable:
     """What the routers of these tests believe of batches."""
-    return sample_latency(QUICK_S)
+    return sample_table(QUICK_S)
 
 
 def tile_plan(*batches: int, **changes) -> Plan:
@@ -207,9 +207,9 @@ class FakePool:
 class World:
     """A router, its pools, and the frames that were submitted to it."""
 
-    def __init__(self, plan: Plan, frame_log=None, latency: LatencyModel | None = None):
+    def __init__(self, plan: Plan, frame_log=None, latency: LatencyTable | None = None):
         self.pools = {pool.name: FakePool() for pool in plan.pools}
-        self.router = Router(plan, self.pools, frame_log, latency or quick_latency())
+        self.router = Router(plan, self.pools, frame_log, latency or quick_table())
         self.num_submitted = 0
 
     @property
@@ -250,7 +250,7 @@ def play(
     scenario: Callable[[World], Awaitable[None]],
     plan: Plan,
     frame_log=None,
-    latency: LatencyModel | None = None,
+    latency: LatencyTable | None = None,
     *,
     counted: bool = True,
 ) -> None:
@@ -260,7 +260,7 @@ def play(
         scenario: what happens.
         plan: the router's.
         frame_log: the router's.
-        latency: what the router knows of latencies; None: all batches are quick.
+        latency: what the router was told of latencies; None: all batches are quick.
         counted: whether every pool answers the first count, with no replica.
     """
 

@@ -58,14 +58,19 @@ def ladder_plan(**changes) -> Plan:
     return sample_plan(**(fields | changes))
 
 
-def sample_latency(run_s=RUN_S) -> LatencyModel:
+def sample_table(run_s=RUN_S) -> LatencyTable:
     """The seconds above, or others by (model, canvas), one for each of the batch sizes 1, 2, 4 and so on."""
     entries = {
         LatencyKey(model, canvas, 2**power): Latency(seconds, 0.1 * seconds, 8)
         for (model, canvas), by_batch in run_s.items()
         for power, seconds in enumerate(by_batch)
     }
-    return LatencyModel(LatencyTable("the tests' machine", Origin.MEASURED, entries))
+    return LatencyTable("the tests' machine", Origin.MEASURED, entries)
+
+
+def sample_latency(run_s=RUN_S) -> LatencyModel:
+    """A model of that table."""
+    return LatencyModel(sample_table(run_s))
 
 
 def sample_limits(*, frames: int = 500, num_bytes: int = 2**30) -> Limits:

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from router_world import found, quick_latency, reply, tile_plan
+from router_world import found, quick_table, reply, tile_plan
 from serve_samples import HD, VGA, sample_frame, sample_meta
 
 from engines.boxes import DetectionLimits
@@ -15,6 +15,7 @@ from engines.tiles import Window
 from serve_app.errors import FrameExpiredError, FrameLostError, FrameRejectedError, InvalidFrameError
 from serve_app.frame_ends import AnsweredPiece, answered, refused, unserved
 from serve_app.frames import Priority
+from serve_app.latency import LatencyModel
 from serve_app.results import StageTimes
 from serve_app.route import Route
 from serve_app.routes import RouteTable
@@ -30,7 +31,7 @@ WIDE_HW = (480, 1200)
 def route(*, rung=0, windows=(), model="full") -> Route:
     """A way to serve a frame in bucket `vga`."""
     plan = tile_plan()
-    (whole,) = RouteTable(plan, quick_latency()).routes(plan.rule_of("gate-1"), VGA, Priority.NORMAL)
+    (whole,) = RouteTable(plan, LatencyModel(quick_table())).routes(plan.rule_of("gate-1"), VGA, Priority.NORMAL)
     return dataclasses.replace(whole, rung=rung, windows=windows, model=model)
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from ray.exceptions import ActorDiedError
-from router_world import PATIENCE_S, FakePool, Ref, brief, found, quick_latency, report
+from router_world import PATIENCE_S, FakePool, Ref, brief, found, quick_table, report
 from serve_samples import sample_meta, sample_plan
 
 from serve_app import direct_calls, handover, router
@@ -70,8 +70,8 @@ class Pair:
         plan = sample_plan()
         self.pools = {name: {pool.name: FakePool() for pool in plan.pools} for name in ("old", "new")}
         self.announced = Announced()
-        self.old = Router(plan, self.pools["old"], None, quick_latency(), revision=OLD, routers=lambda: self.announced)
-        self.new = Router(plan, self.pools["new"], None, quick_latency(), revision=NEW, routers=lambda: self.announced)
+        self.old = Router(plan, self.pools["old"], None, quick_table(), revision=OLD, routers=lambda: self.announced)
+        self.new = Router(plan, self.pools["new"], None, quick_table(), revision=NEW, routers=lambda: self.announced)
         self.announced.routers = [self.old]
         self.actors = {each: Actor(each) for each in (self.old, self.new)}
 

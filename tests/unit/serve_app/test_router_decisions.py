@@ -7,14 +7,14 @@ import json
 
 import numpy as np
 import pytest
-from router_world import QUICK_S, Ref, brief, found, play, quick_latency, report, score_of, with_replica
-from serve_samples import HD, LIGHT_BUCKET, PORTRAIT, VGA, ladder_plan, sample_latency, sample_meta, sample_plan
+from router_world import QUICK_S, Ref, brief, found, play, quick_table, report, score_of, with_replica
+from serve_samples import HD, LIGHT_BUCKET, PORTRAIT, VGA, ladder_plan, sample_meta, sample_plan, sample_table
 
 from engines.spec import WarmShape
 from serve_app.admission import ADMITTED
 from serve_app.errors import FrameFailedError, FrameRejectedError, FrameSupersededError, InvalidFrameError
 from serve_app.frame_log import FrameLog
-from serve_app.latency import LatencyModel
+from serve_app.latency import LatencyTable, Origin
 from serve_app.plan import Rung
 from serve_app.verdicts import Outcome, VerdictKind
 
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("driven_by_hand")
 SLOW_S = QUICK_S | dict.fromkeys([("full", VGA), ("full", PORTRAIT)], (5.0, 9.0, 17.0))
 # Its only rung below the first is the light model.
 ONE_RUNG = {"ladder": (Rung("light"),)}
+NOTHING_KNOWN = LatencyTable("the tests' machine", Origin.MEASURED, {})
 
 
 def records(path) -> dict[str, dict]:
@@ -134,7 +135,7 @@ def test_a_degraded_frame_says_and_records_its_rung(log, log_path, clock):
         assert (result.verdict.kind, result.verdict.rung) == (VerdictKind.DEGRADE, 1)
         assert result.verdict.reason == "rung 1: light on 480x640 instead of full on 480x640"
 
-    play(scenario, ladder_plan(**ONE_RUNG), log, sample_latency(SLOW_S))
+    play(scenario, ladder_plan(**ONE_RUNG), log, sample_table(SLOW_S))
     line = records(log_path)["a"]
     assert (line["verdict"], line["rung"], line["num_tiles"], line["model"]) == ("degrade", 1, 0, "light")
     assert (line["at_s"], line["slo_s"]) == (1001.0, 2.0)
@@ -154,7 +155,7 @@ def test_a_camera_that_must_not_be_degraded_is_served_by_its_own_model(clock):
         assert (result.outcome, result.rung, result.model) == (Outcome.FINISHED, 0, "full")
         assert result.verdict.kind is VerdictKind.ADMIT
 
-    play(scenario, ladder_plan(**ONE_RUNG), latency=sample_latency(SLOW_S))
+    play(scenario, ladder_plan(**ONE_RUNG), latency=sample_table(SLOW_S))
 
 
 def test_a_frame_that_waited_too_long_for_its_own_model_is_served_lower(log, log_path, clock):
@@ -171,7 +172,7 @@ def test_a_frame_that_waited_too_long_for_its_own_model_is_served_lower(log, log
         (result,) = await caller
         assert (result.outcome, result.rung, result.model) == (Outcome.FINISHED, 1, "light")
 
-    play(scenario, ladder_plan(**ONE_RUNG), log, sample_latency(SLOW_S))
+    play(scenario, ladder_plan(**ONE_RUNG), log, sample_table(SLOW_S))
     line = records(log_path)["a"]
     assert (line["verdict"], line["rung"], line["bucket"], line["queue_ms"]) == ("defer", 1, "light", 27_000.0)
 
@@ -200,7 +201,7 @@ def test_what_replicas_measured_after_warming_is_believed_until_batches_say_more
         call.answer(found(0.1))
         assert (await caller)[0].verdict.kind is VerdictKind.DEGRADE
 
-    play(scenario, ladder_plan(**ONE_RUNG), latency=LatencyModel())
+    play(scenario, ladder_plan(**ONE_RUNG), latency=NOTHING_KNOWN)
 
 
 def test_what_a_batch_took_is_learnt():
@@ -216,7 +217,7 @@ def test_what_a_batch_took_is_learnt():
         await caller
         assert latency.predict_s("full", VGA, 1) == pytest.approx(0.25)
 
-    play(scenario, sample_plan(), latency=LatencyModel())
+    play(scenario, sample_plan(), latency=NOTHING_KNOWN)
 
 
 def test_what_a_call_takes_beside_the_device_is_learnt(clock):
@@ -432,7 +433,7 @@ def test_pixels_of_a_superseded_frame_are_let_go_of():
         (await world.near.next_call()).answer(found(0.1))
         await newer
 
-    play(scenario, ladder_plan(ladder=()), latency=quick_latency())
+    play(scenario, ladder_plan(ladder=()), latency=quick_table())
 
 
 def test_the_light_bucket_of_these_plans_is_served_by_the_pool_that_is_watched():

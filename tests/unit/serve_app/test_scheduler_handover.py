@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from router_world import WIDE_HW, quick_latency, tile_plan
+from router_world import WIDE_HW, quick_table, tile_plan
 from serve_samples import admit, replicas, sample_frame, scheduler_of
 
 from serve_app.frames import Priority
+from serve_app.latency import LatencyModel
 from serve_app.scheduler import Scheduler
 
 
@@ -51,7 +52,7 @@ def test_a_frame_whose_replica_died_may_go():
 
 def test_a_frame_of_which_tiles_have_run_stays():
     """Its other tiles belong to answers that are here."""
-    scheduler = Scheduler(tile_plan(), quick_latency())
+    scheduler = Scheduler(tile_plan(), LatencyModel(quick_table()))
     admit(scheduler, sample_frame("tiled", size_hw=WIDE_HW))
     scheduler.replicas_ready("near", replicas("near", 1))
     sent = scheduler.decide(0.0).batches
