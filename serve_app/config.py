@@ -238,6 +238,8 @@ def prepare_ray_environment() -> None:
     # Serve's controller looks ten times a second whether anything has changed: 45 ms of CPU a second with what that
     # asks of Ray's own store, which an embedded device wants for frames. Twice a second a dead replica is seen as well.
     os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
+    # Serve's own counters are handed on ten times a second by every replica and handle, to be sent every ten seconds.
+    os.environ.setdefault("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "2000")
     # A replica that fetches a frame may ask a machine first that has just died; Ray asks the next one after this time,
     # which is 10 s unless it is told.
     os.environ.setdefault("RAY_object_manager_pull_timeout_ms", "1000")
