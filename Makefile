@@ -13,6 +13,7 @@
 #   make test-chaos        replicas, nodes, routers and the controller killed under load
 #   make docs      the documentation as a site, in out/site          make test-docs   its shell and Python blocks
 #   make test-wheel        what a newcomer meets: the built wheel in an environment of its own, no checkout
+#   make test-compiled     scheduler and simulator compiled by mypyc    make bench-compiled   what that gains; both need gcc
 #   make test-tensorrt     engines built by TensorRT for RTX, no GPU    make test-gpu   the real runner, on a GPU
 PYTHON ?= python3
 VENV := .venv

@@ -20,6 +20,7 @@ from serve_samples import (
 
 from serve_app.admission import (
     ADMITTED,
+    CRITICAL_EARLIER_FRACTION,
     CRITICAL_MARGIN_FRACTION,
     DEFERRED,
     DEFERRED_MARGIN,
@@ -43,7 +44,7 @@ VGA_OWN_S, HD_OWN_S, UHD_OWN_S, LIGHT_OWN_S = 0.020, 0.040, 0.090, 0.014
 BEFORE_S = SHARE_BEFORE * ASSUMED_AROUND_S
 # What a prediction is multiplied with before it is believed.
 SAFE = 1 + MARGIN_FRACTION
-CRITICAL_SAFE = 1 + CRITICAL_MARGIN_FRACTION
+CRITICAL_SAFE = 1 + CRITICAL_MARGIN_FRACTION + CRITICAL_EARLIER_FRACTION
 # What one more HD frame costs in the best batch.
 HD_PIECE_S = (0.054 + CALL_COST_S) / 2
 

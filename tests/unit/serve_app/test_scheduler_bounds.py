@@ -6,7 +6,7 @@ import math
 import random
 
 from fake_devices import EPS_S, Run, World
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from serve_samples import HD, PORTRAIT, UHD, VGA, ladder_plan, replicas, sample_frame, sample_latency, sample_plan
 
@@ -234,6 +234,7 @@ def test_within_a_class_work_is_sent_as_it_is_due(load, num_replicas):
     num_replicas=st.sampled_from([1, 2]),
     plan=plans,
 )
+@example(gap_s=0.004, size_hw=VGA, others=[(0.0, VGA)] * 12, num_replicas=1, plan=sample_plan(scheduling=TILES))
 @settings(derandomize=True, database=None, deadline=None, max_examples=25)
 def test_ageing_lets_no_class_starve(gap_s, size_hw, others, num_replicas, plan):
     """Critical frames fill the pool for two seconds: while others wait, one of their chunks is begun often enough.
@@ -272,7 +273,8 @@ def test_ageing_lets_no_class_starve(gap_s, size_hw, others, num_replicas, plan)
         since_s = max(now_s if since_s is None else since_s, last_s)
         assert since_s is None or now_s - since_s <= MAX_STARVE_S + longest_s + EPS_S
     promoted = [run for run in world.runs if run.batch.urgent and not run.is_critical and run.batch.pool == "near"]
-    assert all(run.start_s - run.sent_s <= 2 * longest_s + EPS_S for run in promoted)
+    # Ahead of it may be what runs, a critical one that is staged, and a staged one of its own kind that has starved.
+    assert all(run.start_s - run.sent_s <= 3 * longest_s + EPS_S for run in promoted)
     for run in promoted:
         before = [sent_s for sent_s in sent if sent_s < run.sent_s]
         assert not before or run.sent_s - before[-1] >= MAX_STARVE_S - EPS_S

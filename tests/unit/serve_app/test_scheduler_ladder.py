@@ -36,7 +36,19 @@ def test_a_critical_frame_is_degraded_when_its_turn_comes_late():
     scheduler = ladder_scheduler(*criticals("c", size_hw=HD, deadline_s=1.0))
     scheduler.replicas_ready("near", ["near-0"])
 
-    assert [(batch.model, batch.canvas) for batch in scheduler.decide(0.97).batches] == [("full", VGA)]
+    assert [(batch.model, batch.canvas) for batch in scheduler.decide(0.96).batches] == [("full", VGA)]
+
+
+@pytest.mark.parametrize(("deadline_s", "waited_s", "canvas"), [
+    (1.0, 0.925, HD), (1.0, 0.935, VGA),  # 40 ms of its own: by half as much again, and a quarter of it, before 1 s
+    (0.065, 0.0, HD), (0.065, 0.002, HD), (0.065, 0.003, VGA),  # of the 5 ms for which it can wait, half
+])  # fmt: skip
+def test_a_critical_frame_goes_the_dear_way_unless_it_has_waited(deadline_s, waited_s, canvas):
+    """The slowest ones are those that waited and took it all the same; an idle pool has time for it."""
+    scheduler = ladder_scheduler(*criticals("c", size_hw=HD, deadline_s=deadline_s))
+    scheduler.replicas_ready("near", ["near-0"])
+
+    assert [(batch.model, batch.canvas) for batch in scheduler.decide(waited_s).batches] == [("full", canvas)]
 
 
 def test_a_camera_that_must_not_degrade_expires_instead():
